@@ -1,0 +1,110 @@
+"""Durable background runs for LLM agents, on the Postgres that a service already has.
+
+What is listed here is public. It is imported when it is first used, so that ``import pgrun`` costs next to nothing.
+"""
+
+from collections.abc import Coroutine
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from pgrun import _hosting
+
+if TYPE_CHECKING:
+    from pgrun.agent import Agent as Agent
+    from pgrun.db.postgres import PostgresDb as PostgresDb
+    from pgrun.errors import AttemptError as AttemptError
+    from pgrun.errors import BudgetExceeded as BudgetExceeded
+    from pgrun.errors import ContentFiltered as ContentFiltered
+    from pgrun.errors import DatabaseError as DatabaseError
+    from pgrun.errors import DatabaseUnavailable as DatabaseUnavailable
+    from pgrun.errors import LeaseLost as LeaseLost
+    from pgrun.errors import ModelRefused as ModelRefused
+    from pgrun.errors import ModelRejected as ModelRejected
+    from pgrun.errors import ModelUnavailable as ModelUnavailable
+    from pgrun.errors import OutputInvalid as OutputInvalid
+    from pgrun.errors import OutputTruncated as OutputTruncated
+    from pgrun.errors import PgrunError as PgrunError
+    from pgrun.errors import QuotaExceeded as QuotaExceeded
+    from pgrun.errors import RunCancelled as RunCancelled
+    from pgrun.errors import RunError as RunError
+    from pgrun.errors import RunFailed as RunFailed
+    from pgrun.errors import RunNotFound as RunNotFound
+    from pgrun.errors import SchemaMismatch as SchemaMismatch
+    from pgrun.errors import ToolFailed as ToolFailed
+    from pgrun.errors import TurnLimitExceeded as TurnLimitExceeded
+    from pgrun.errors import UsageError as UsageError
+    from pgrun.errors import WaitTimeout as WaitTimeout
+    from pgrun.models.openai import OpenAIResponses as OpenAIResponses
+    from pgrun.retry import RetryPolicy as RetryPolicy
+    from pgrun.run.base import RunMetrics as RunMetrics
+    from pgrun.run.base import RunOutput as RunOutput
+    from pgrun.run.base import RunStatus as RunStatus
+    from pgrun.settings import Settings as Settings
+    from pgrun.worker.worker import Worker as Worker
+
+__all__ = [
+    "Agent",
+    "AttemptError",
+    "BudgetExceeded",
+    "ContentFiltered",
+    "DatabaseError",
+    "DatabaseUnavailable",
+    "LeaseLost",
+    "ModelRefused",
+    "ModelRejected",
+    "ModelUnavailable",
+    "OpenAIResponses",
+    "OutputInvalid",
+    "OutputTruncated",
+    "PgrunError",
+    "PostgresDb",
+    "QuotaExceeded",
+    "RetryPolicy",
+    "RunCancelled",
+    "RunError",
+    "RunFailed",
+    "RunMetrics",
+    "RunNotFound",
+    "RunOutput",
+    "RunStatus",
+    "SchemaMismatch",
+    "Settings",
+    "ToolFailed",
+    "TurnLimitExceeded",
+    "UsageError",
+    "WaitTimeout",
+    "Worker",
+]
+
+_HOMES = {
+    "Agent": "pgrun.agent",
+    "OpenAIResponses": "pgrun.models.openai",
+    "PostgresDb": "pgrun.db.postgres",
+    "RetryPolicy": "pgrun.retry",
+    "RunMetrics": "pgrun.run.base",
+    "RunOutput": "pgrun.run.base",
+    "RunStatus": "pgrun.run.base",
+    "Settings": "pgrun.settings",
+    "Worker": "pgrun.worker.worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES.get(name, "pgrun.errors")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def _serve_embedded(db: Any, queues: set[str]) -> Coroutine[Any, Any, None]:
+    from pgrun.worker.embedded import serve_embedded
+
+    return serve_embedded(db, queues)
+
+
+_hosting.embedded_worker = _serve_embedded

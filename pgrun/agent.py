@@ -1,0 +1,324 @@
+"""`Agent`: what users declare and call. Here a request becomes a run, and a row becomes a typed answer again.
+
+A background run, and with a database also a foreground one, goes through the queue: it is a row before anything is paid,
+and whichever worker claims it finds its whole definition there.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
+from weakref import WeakSet
+
+import anyio
+
+from pgrun._ids import check_run_id
+from pgrun._sync import run_sync
+from pgrun.db.postgres import PostgresDb
+from pgrun.db.verbs import NewRun
+from pgrun.errors import PgrunError, UsageError
+from pgrun.models.base import Model
+from pgrun.models.openai import OpenAIResponses
+from pgrun.retry import RetryPolicy
+from pgrun.run._storable import to_jsonable
+from pgrun.run.base import RunOutput, output_from_row, result_of
+from pgrun.run.definition import AgentDefinition, lines_of
+from pgrun.run.inline import execute_here
+from pgrun.run.options import Choices, RunOptions, check_name, choose
+from pgrun.run.output import OutputSchema, known_type
+
+T = TypeVar("T")
+S = TypeVar("S")
+Row = Mapping[str, Any]
+
+_registry: dict[str, "Agent[Any]"] = {}
+
+
+class AgentOptions(TypedDict, total=False):
+    """Keyword arguments of `Agent` beside its output schema; see there."""
+
+    name: str
+    model: Model | str | None
+    db: PostgresDb | None
+    description: str | None
+    instructions: str | Sequence[str]
+    queue: str
+    retry: RetryPolicy | None
+
+
+class Agent(Generic[T]):
+    """A named definition of how to answer: a model, what it is told, and the type of its answers.
+
+    Args:
+        name: Shown everywhere, and the name by which SQL submits runs.
+        model: For example ``OpenAIResponses(id="gpt-5-mini")``, or just that id.
+        db: Where runs are stored; without it only foreground runs are possible, and they leave no trace.
+        description: First part of the system prompt: who the agent is.
+        instructions: Second part; several are shown as a list.
+        output_schema: Type of the answers: Pydantic model, dataclass, TypedDict, list, union or scalar; or a JSON schema as a
+            dict. None: plain text.
+        queue: The queue of its runs.
+        retry: When failed attempts are repeated.
+
+    Raises:
+        UsageError: An argument cannot be; for a type that the provider's strict mode cannot carry it names the field.
+    """
+
+    @overload
+    def __init__(self: "Agent[str]", *, output_schema: None = None, **options: Unpack[AgentOptions]) -> None: ...
+    @overload
+    def __init__(self: "Agent[S]", *, output_schema: type[S], **options: Unpack[AgentOptions]) -> None: ...
+    @overload
+    def __init__(self: "Agent[Any]", *, output_schema: Any, **options: Unpack[AgentOptions]) -> None: ...
+    def __init__(
+        self,
+        *,
+        name: str = "Agent",
+        model: Model | str | None = None,
+        db: PostgresDb | None = None,
+        description: str | None = None,
+        instructions: str | Sequence[str] = (),
+        output_schema: Any = None,
+        queue: str = "default",
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        check_name("Agent.name", name)
+        check_name("Agent.queue", queue)
+        if model is None:
+            raise UsageError(f'Agent "{name}" needs a model, for example model=OpenAIResponses(id="gpt-5-mini")')
+        if db is not None and not isinstance(db, PostgresDb):
+            raise UsageError(f'Agent "{name}": db must be a PostgresDb, not {type(db).__name__}')
+        self.name = name
+        self.queue = queue
+        self.db = db
+        self.definition = AgentDefinition(
+            model=_model_of(model),
+            description=description,
+            instructions=lines_of(instructions),
+            retry=retry or RetryPolicy(),
+        )
+        self.output_schema = _schema_of(output_schema)
+        # As JSON, once: it goes into every run, and a worker of this process recognises the agent by it.
+        self.stored_definition: dict[str, Any] = to_jsonable(self.definition.to_json(), name=f'Agent "{name}"')
+        self._declared_in: WeakSet[PostgresDb] = WeakSet()
+        _registry[name] = self
+
+    def __repr__(self) -> str:
+        return f"<Agent {self.name}, {self.definition.model!r}>"
+
+    @overload
+    async def arun(
+        self, input: Any, *, output_schema: None = None, background: bool = False, **options: Unpack[RunOptions]
+    ) -> RunOutput[T]: ...
+    @overload
+    async def arun(
+        self, input: Any, *, output_schema: type[S], background: bool = False, **options: Unpack[RunOptions]
+    ) -> RunOutput[S]: ...
+    @overload
+    async def arun(
+        self, input: Any, *, output_schema: Any, background: bool = False, **options: Unpack[RunOptions]
+    ) -> RunOutput[Any]: ...
+    async def arun(
+        self, input: Any, *, output_schema: Any = None, background: bool = False, **options: Unpack[RunOptions]
+    ) -> RunOutput[Any]:
+        """Asks the agent.
+
+        Args:
+            input: A text, a list of ``{"role", "content"}`` messages, or any data with a JSON form, which is shown as JSON.
+            output_schema: Type of this answer, instead of the agent's.
+            background: Return as soon as the run is stored, with status pending; ``await run.aresult()`` gives the answer.
+            **options: See `RunOptions`.
+
+        Returns:
+            In the foreground the completed run, else the pending one. Cancelling a foreground call cancels the run.
+
+        Raises:
+            UsageError: The input cannot be stored, or an option cannot be; nothing was submitted.
+            RunFailed: The foreground run ended in `error`.
+            RunCancelled: Someone cancelled the foreground run.
+            DatabaseError: The run could not be stored.
+        """
+        choices = choose(options, queue=self.queue, max_attempts=self.definition.retry.max_attempts)
+        schema = _schema_of(output_schema) or self.output_schema
+        data = to_jsonable(input)
+        if self.db is None:
+            if background:
+                raise UsageError(
+                    f'Agent "{self.name}" has no db: background runs need one, for example PostgresDb("embedded:")'
+                )
+            return await execute_here(self.name, self.definition, schema, data, choices)
+        run = self._new_run(self.db, data, schema, choices)
+        if background:
+            return await self._submit(self.db, run, schema)
+        return await self._complete(self.db, run, schema)
+
+    @overload
+    def run(
+        self, input: Any, *, output_schema: None = None, background: bool = False, **options: Unpack[RunOptions]
+    ) -> RunOutput[T]: ...
+    @overload
+    def run(
+        self, input: Any, *, output_schema: type[S], background: bool = False, **options: Unpack[RunOptions]
+    ) -> RunOutput[S]: ...
+    @overload
+    def run(
+        self, input: Any, *, output_schema: Any, background: bool = False, **options: Unpack[RunOptions]
+    ) -> RunOutput[Any]: ...
+    def run(
+        self, input: Any, *, output_schema: Any = None, background: bool = False, **options: Unpack[RunOptions]
+    ) -> RunOutput[Any]:
+        """The same as `arun`, for code without an event loop."""
+        return run_sync(partial(self.arun, input, output_schema=output_schema, background=background, **options))
+
+    @overload
+    async def aget_run_output(
+        self, run_id: str, session_id: str | None = None, *, output_schema: type[S]
+    ) -> RunOutput[S] | None: ...
+    @overload
+    async def aget_run_output(
+        self, run_id: str, session_id: str | None = None, *, output_schema: Any = None
+    ) -> RunOutput[Any] | None: ...
+    async def aget_run_output(
+        self, run_id: str, session_id: str | None = None, *, output_schema: Any = None
+    ) -> RunOutput[Any] | None:
+        """The run as it stands now, or None if there is none.
+
+        Args:
+            run_id: Its id.
+            session_id: Only if it belongs to this session.
+            output_schema: Type of `content`. By default the agent's, if the run was made with it; else content is the JSON
+                data or text as stored.
+
+        Raises:
+            OutputInvalid: The stored content does not fit `output_schema`.
+        """
+        db = self._needs_db()
+        row = await (await db.connected()).verbs.get(check_run_id(run_id))
+        if row is None or (session_id is not None and row["session_id"] != session_id):
+            return None
+        return _read(db, row, _schema_of(output_schema) or self._schema_for(row))
+
+    @overload
+    def get_run_output(
+        self, run_id: str, session_id: str | None = None, *, output_schema: type[S]
+    ) -> RunOutput[S] | None: ...
+    @overload
+    def get_run_output(
+        self, run_id: str, session_id: str | None = None, *, output_schema: Any = None
+    ) -> RunOutput[Any] | None: ...
+    def get_run_output(
+        self, run_id: str, session_id: str | None = None, *, output_schema: Any = None
+    ) -> RunOutput[Any] | None:
+        """The same as `aget_run_output`, for code without an event loop."""
+        return run_sync(partial(self.aget_run_output, run_id, session_id, output_schema=output_schema))
+
+    async def acancel_run(self, run_id: str) -> bool:
+        """Cancels a run, whoever executes it: one that waits at once, a running one by closing its request to the model.
+
+        Returns:
+            Whether it is cancelled or being cancelled; False if it had already ended otherwise.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        db = self._needs_db()
+        return await (await db.connected()).verbs.cancel(check_run_id(run_id)) in ("cancelled", "cancelling")
+
+    def cancel_run(self, run_id: str) -> bool:
+        """The same as `acancel_run`, for code without an event loop."""
+        return run_sync(self.acancel_run, run_id)
+
+    async def adeclare(self, db: PostgresDb | None = None) -> None:
+        """Records the definition in the database, so that SQL can submit runs by name; the first run does it by itself."""
+        db = db or self._needs_db()
+        connected = await db.connected()
+        schema = self.output_schema.json_schema if self.output_schema else None
+        await connected.verbs.declare_agent(
+            self.name, self.queue, self.stored_definition, schema, self.definition.retry.max_attempts
+        )
+        self._declared_in.add(db)
+
+    def _new_run(self, db: PostgresDb, data: Any, schema: OutputSchema[Any] | None, choices: Choices) -> NewRun:
+        return NewRun(
+            **vars(choices),
+            kind="agent",
+            name=self.name,
+            input=data,
+            session_table=None if db.session_table == "sessions" else db.session_table,
+            definition=self.stored_definition,
+            output_schema=schema.json_schema if schema else None,
+            content_type=schema.name if schema else "str",
+        )
+
+    async def _submit(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
+        if db not in self._declared_in:
+            await self.adeclare()
+        row = await db.submit(run)
+        if row["run_id"] is None:  # submitted before under this run_id: the answer to an idempotent caller
+            row = await (await db.connected()).verbs.get(run.run_id) or row
+        output: RunOutput[Any] = _read(db, row, schema)
+        return output
+
+    async def _complete(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
+        try:
+            await self._submit(db, run, schema)
+            ended = await _Handle(db, schema).wait(run.run_id, None)
+        except UsageError:  # nothing was submitted
+            raise
+        except BaseException:
+            # Nobody waits for a foreground run any more: what it would still cost is saved. Also after a submit that was
+            # cancelled, since nobody can say whether it came before the commit.
+            with anyio.move_on_after(5, shield=True), suppress(PgrunError):
+                await self.acancel_run(run.run_id)
+            raise
+        result_of(ended)
+        return ended
+
+    def _needs_db(self) -> PostgresDb:
+        if self.db is None:
+            raise UsageError(f'Agent "{self.name}" has no db, so its runs are not stored')
+        return self.db
+
+    def _schema_for(self, row: Row) -> OutputSchema[Any] | None:
+        """The agent's own type, if the run was made with exactly this schema; else its content stays as it is stored."""
+        own = self.output_schema
+        return own if own is not None and row["output_schema"] == own.json_schema else None
+
+
+def registered_agents() -> dict[str, Agent[Any]]:
+    """The agents this process has declared, by name; of two with one name the later."""
+    return dict(_registry)
+
+
+class _Handle:
+    """How a `RunOutput` waits for its run."""
+
+    def __init__(self, db: PostgresDb, schema: OutputSchema[Any] | None) -> None:
+        self._db = db
+        self._schema = schema
+
+    async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
+        return _read(self._db, await self._db.wait_for(run_id, timeout), self._schema)
+
+
+def _read(db: PostgresDb, row: Row, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
+    content = row["output"]
+    if row["status"] == "completed" and schema is not None:
+        content = schema.load(content)
+    return output_from_row(row, content, _Handle(db, schema))
+
+
+def _model_of(model: object) -> Model:
+    if isinstance(model, str):
+        return OpenAIResponses(model)
+    if isinstance(model, type) or not isinstance(model, Model):
+        raise UsageError(f'model={model!r}: give a model, for example OpenAIResponses(id="gpt-5-mini"), or its id')
+    return model
+
+
+def _schema_of(output_schema: Any) -> OutputSchema[Any] | None:
+    if output_schema is None:
+        return None
+    if isinstance(output_schema, dict):
+        return known_type(output_schema) or OutputSchema.from_json(output_schema)
+    return OutputSchema.of(output_schema)

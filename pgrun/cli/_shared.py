@@ -1,0 +1,58 @@
+"""What all commands share: where the database is, how a command runs, and how its errors reach the terminal."""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, NoReturn
+
+import anyio
+import typer
+
+from pgrun.errors import PgrunError, UsageError
+
+DatabaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--database-url",
+        help='Database; default: $PGRUN_DATABASE_URL, then $DATABASE_URL. "embedded:[dir]" is a private Postgres.',
+        show_default=False,
+    ),
+]
+Schema = Annotated[str, typer.Option("--schema", help="Schema of pgrun's tables.")]
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for scripts instead of a table.")]
+
+
+def open_db(database_url: str | None, schema: str, **options: Any) -> Any:
+    """A `PostgresDb` that executes nothing itself."""
+    from pgrun.db._address import url_from_environment
+    from pgrun.db.postgres import PostgresDb
+
+    url = database_url or url_from_environment("PGRUN_DATABASE_URL", "DATABASE_URL")
+    return PostgresDb(url, schema=schema, worker="external", **{"create_schema": False, **options})
+
+
+def run(command: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
+    """Runs a command to its end and leaves with its exit code: 0 ok, 1 failed, 2 wrong usage."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
+    # The pool speaks of every connection it cannot make; the command itself says it once, and better.
+    logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
+    try:
+        code = anyio.run(command)
+    except PgrunError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise typer.Exit(code or 0)
+
+
+def fail(error: PgrunError) -> NoReturn:
+    """Says what is wrong and leaves."""
+    typer.echo(f"pgrun: {error}", err=True)
+    raise typer.Exit(2 if isinstance(error, UsageError) else 1)
+
+
+def add_working_directory() -> None:
+    """Lets --import find modules beside where the command was started, as python -m does."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())

@@ -1,0 +1,102 @@
+"""Commands about the system: migrate, worker, stats."""
+
+import importlib
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, add_working_directory, open_db, run
+from pgrun.cli._show import show_json, show_table
+from pgrun.errors import UsageError
+
+
+def migrate(database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False) -> None:
+    """Create or upgrade the tables. Safe to run any number of times, also at once."""
+
+    async def command() -> None:
+        db = open_db(database_url, schema)
+        applied = await db.amigrate()
+        await db.aclose()
+        if as_json:
+            show_json([{"number": migration.number, "name": migration.name} for migration in applied])
+        elif not applied:
+            typer.echo(f'schema "{schema}" is up to date')
+        for migration in () if as_json else applied:
+            typer.echo(f"applied {migration.number:04} {migration.name}")
+
+    run(command)
+
+
+def worker(
+    queues: Annotated[str, typer.Option(help="Queues to claim from, separated by commas.")] = "default",
+    concurrency: Annotated[int, typer.Option(min=1, help="Most runs at once.")] = 50,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option("--import", help="Module that declares agents or tasks; may be repeated.", show_default=False),
+    ] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Seconds to finish what it holds after SIGTERM or SIGINT.")
+    ] = 30.0,
+    lease: Annotated[
+        float, typer.Option(min=0.5, help="Seconds after which a dead worker's runs go to others.")
+    ] = 15.0,
+    listen_url: Annotated[
+        str | None,
+        typer.Option(help="Address of the server itself, if the database URL is a pooler's.", show_default=False),
+    ] = None,
+    log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    database_url: DatabaseUrl = None,
+    schema: Schema = "pgrun",
+) -> None:
+    """Execute runs until SIGTERM or SIGINT; a second signal stops at once."""
+
+    async def command() -> int:
+        from pgrun.settings import Settings
+        from pgrun.worker.daemon import serve
+
+        _log_to_stderr(log_level)
+        _import_modules(imports or [])
+        db = open_db(database_url, schema, create_schema=True, listen_url=listen_url, settings=Settings(lease=lease))
+        names = [name.strip() for name in queues.split(",") if name.strip()]
+        return await serve(db, queues=names, concurrency=concurrency, grace=grace)
+
+    run(command)
+
+
+def stats(database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False) -> None:
+    """Show what waits and runs per queue, and the workers that are alive."""
+
+    async def command() -> None:
+        async with open_db(database_url, schema) as db:
+            verbs = (await db.connected()).verbs
+            queues, workers = await verbs.queue_stats(), await verbs.worker_status()
+        if as_json:
+            show_json({"queues": queues, "workers": workers})
+            return
+        show_table(queues, queues[0] if queues else (), nothing="no queues")
+        typer.echo()
+        columns = ("worker_id", "mode", "host", "pid", "queues", "concurrency", "running", "state", "heartbeat_at")
+        show_table(workers, columns, nothing="no workers")
+
+    run(command)
+
+
+def _log_to_stderr(level: str) -> None:
+    if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise UsageError(f"--log-level {level}: choose debug, info, warning or error")
+    logging.basicConfig(
+        level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr, force=True
+    )
+    for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "openai"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _import_modules(names: list[str]) -> None:
+    add_working_directory()
+    for name in names:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise UsageError(f"--import {name}: {error}") from error

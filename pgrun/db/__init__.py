@@ -1,0 +1,1 @@
+"""Everything that knows Postgres; psycopg is imported nowhere else."""

@@ -1,0 +1,182 @@
+"""The one connection of a process that LISTENs, and hands what it hears to any number of subscribers.
+
+It lives on an event loop of its own in a background thread, so that it serves every loop of the process and no blocked
+loop keeps it from listening. A notification is a hint, never data: after every (re)connect subscribers are told to look at
+everything they wait for, and while the connection is down, or LISTEN does not work here at all, they poll.
+"""
+
+import logging
+import os
+import random
+import threading
+from collections.abc import Callable, Sequence
+from typing import NoReturn, Protocol
+from uuid import uuid4
+
+import anyio
+import psycopg
+
+from pgrun import events
+from pgrun.db._address import Address
+from pgrun.db._background import background
+from pgrun.db._connection import Connection, connection
+
+_log = logging.getLogger("pgrun.db")
+
+_PING_INTERVAL = 10.0  # seconds of silence after which the connection is tried; TCP keepalives usually notice earlier
+_PING_DEADLINE = 5.0
+_PROOF_DEADLINE = 1.0  # a notification that does not come within a second will not come
+_TRY_AGAIN = 60.0  # seconds between self-tests where LISTEN did not work
+_LONGEST_BACKOFF = 5.0
+
+_lock = threading.Lock()
+_listeners: dict[tuple[Address, Address, str], "_Listener"] = {}
+
+
+class Subscriber(Protocol):
+    """Who wants to hear. All methods are called in the listener's thread and must return at once."""
+
+    def on_wake(self, queue: str) -> None:
+        """A queue has got work."""
+
+    def on_done(self, run_ids: Sequence[str]) -> None:
+        """These runs have ended."""
+
+    def on_cancel(self, run_id: str) -> None:
+        """Someone asked to cancel this run."""
+
+    def on_state(self, listening: bool) -> None:
+        """True: from now on notifications arrive; look at everything once. False: poll."""
+
+
+def subscribe(listen: Address, notify: Address, schema: str, subscriber: Subscriber) -> Callable[[], None]:
+    """Joins the process's listener for this database and schema, connecting it if need be; call the result to leave.
+
+    Args:
+        listen: Where to LISTEN, the server itself.
+        notify: Where everyone else sends notifications, perhaps through a pooler; used for the self-test.
+        schema: The schema whose runs are listened for.
+        subscriber: Whom to tell.
+    """
+    key = (listen, notify, schema)
+    with _lock:
+        listener = _listeners.get(key)
+        if listener is None:
+            listener = _listeners[key] = _Listener(listen, notify, schema)
+        listener.add(subscriber)
+
+    def leave() -> None:
+        with _lock:
+            if listener.remove(subscriber) and _listeners.get(key) is listener:
+                del _listeners[key]
+
+    return leave
+
+
+class _Listener:
+    """LISTENs for one schema of one database, from its first subscriber to its last."""
+
+    def __init__(self, listen: Address, notify: Address, schema: str) -> None:
+        self._listen = listen
+        self._notify = notify
+        self._probe_channel = f"{schema}_probe"
+        self._handlers: dict[str, Callable[[Subscriber, str], None]] = {
+            f"{schema}_wake": lambda subscriber, payload: subscriber.on_wake(payload),
+            f"{schema}_done": lambda subscriber, payload: subscriber.on_done(payload.split(",")),
+            f"{schema}_cancel": lambda subscriber, payload: subscriber.on_cancel(payload),
+        }
+        self._subscribers: tuple[Subscriber, ...] = ()
+        self._state = threading.Lock()
+        self._listening = False
+        self._warned = False
+        self._task = background.start(self._run)
+
+    def add(self, subscriber: Subscriber) -> None:
+        with self._state:  # or it would miss a change of state between the two lines
+            self._subscribers = (*self._subscribers, subscriber)
+            if self._listening:
+                subscriber.on_state(True)
+
+    def remove(self, subscriber: Subscriber) -> bool:
+        """Removes a subscriber; without any left the connection is closed and True is returned."""
+        with self._state:
+            self._subscribers = tuple(other for other in self._subscribers if other is not subscriber)
+            if self._subscribers:
+                return False
+        self._task.cancel()
+        return True
+
+    async def _run(self) -> None:
+        backoff = 0.1
+        while True:
+            try:
+                async with connection(self._listen, within=_PING_DEADLINE * 2) as conn:
+                    if await self._hears_itself(conn):
+                        backoff = 0.1
+                        self._announce(listening=True)
+                        await self._hear(conn)
+                self._warn_once()
+                pause = _TRY_AGAIN
+            except (psycopg.Error, OSError) as error:
+                _log.debug("the listener lost its connection: %s", error)
+                pause = backoff * random.uniform(0.5, 1.5)
+                backoff = min(backoff * 2, _LONGEST_BACKOFF)
+            finally:
+                self._announce(listening=False)
+            await anyio.sleep(pause)
+
+    async def _hears_itself(self, conn: Connection) -> bool:
+        """Whether LISTEN works here. Behind a transaction pooler it succeeds and nothing ever arrives.
+
+        The proof is sent on another connection, because a pooler may hand back what a connection sends to itself.
+        """
+        token = str(uuid4())
+        with anyio.fail_after(_PING_DEADLINE * 2, shield=True):  # a statement that is cancelled breaks its connection
+            for channel in (self._probe_channel, *self._handlers):
+                await conn.execute(f'listen "{channel}"')
+            async with connection(self._notify) as other:
+                await other.execute("select pg_notify(%s, %s)", [self._probe_channel, token])
+        heard = False
+        hearing = conn.notifies(timeout=_PROOF_DEADLINE)
+        async for notification in hearing:
+            self._dispatch(notification)
+            if notification.payload == token:
+                heard = True
+                break
+        await hearing.aclose()
+        return heard
+
+    async def _hear(self, conn: Connection) -> NoReturn:
+        """Hands on what arrives until the connection breaks, which raises."""
+        while True:
+            async for notification in conn.notifies(timeout=_PING_INTERVAL):
+                self._dispatch(notification)
+            with anyio.fail_after(_PING_DEADLINE, shield=True):
+                await conn.execute("")  # an empty query: the server answers, and does nothing
+
+    def _dispatch(self, notification: psycopg.Notify) -> None:
+        if handler := self._handlers.get(notification.channel):
+            for subscriber in self._subscribers:
+                handler(subscriber, notification.payload)
+
+    def _announce(self, *, listening: bool) -> None:
+        with self._state:
+            if self._listening == listening:
+                return
+            self._listening = listening
+            events.emit("listening" if listening else "not_listening")
+            for subscriber in self._subscribers:
+                subscriber.on_state(listening)
+
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
+            _log.warning(
+                "LISTEN does not work through %s, probably a pooler in transaction mode: runs and results are found by "
+                "polling. Give the address of the server itself as listen_url= to get them at once.",
+                self._listen.shown,
+            )
+
+
+# In a forked child the thread that listens does not exist.
+os.register_at_fork(after_in_child=_listeners.clear)

@@ -1,0 +1,291 @@
+"""`PostgresDb`: the database as users hold it. Agents submit and wait through it, workers claim and finish through it.
+
+It may be created anywhere, also at import time: nothing connects before the first use, and each event loop that uses it
+gets a small pool of its own.
+"""
+
+import re
+import weakref
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
+
+import anyio
+import anyio.to_thread
+import psycopg
+from anyio.lowlevel import current_token
+
+from pgrun import _hosting
+from pgrun._ids import check_run_id
+from pgrun._sync import run_sync
+from pgrun.db import listener
+from pgrun.db._address import Address, parse_url, url_from_environment
+from pgrun.db._connection import Connection, Row
+from pgrun.db._runtime import Runtime
+from pgrun.db.embedded import embedded_url
+from pgrun.db.migrations import Migration, check_version, migrate
+from pgrun.db.statements import check_schema
+from pgrun.db.verbs import NewRun, Verbs
+from pgrun.db.waiting import Waiting, not_found
+from pgrun.errors import UsageError, WaitTimeout
+from pgrun.run.base import RunOutput, output_from_row
+from pgrun.settings import Settings
+
+WorkerMode = Literal["auto", "embedded", "external"]
+
+
+@dataclass
+class Connected:
+    """A `PostgresDb` in use by one event loop."""
+
+    runtime: Runtime
+    verbs: Verbs
+    waiting: Waiting
+    hosted: set[str] = field(default_factory=set)
+    """Queues that this process serves itself."""
+    waits: bool = False
+    """Whether the service for waiters runs; it starts with the first of them."""
+
+
+class PostgresDb:
+    """Where runs are stored and how this process takes part in them.
+
+    Args:
+        db_url: ``postgresql://…``, ``postgresql+psycopg://…``, libpq's ``host=… dbname=…``, several hosts, ``embedded:`` or
+            ``embedded:/some/dir`` for a private Postgres. None reads ``$PGRUN_DATABASE_URL``.
+        schema: Schema of pgrun's tables.
+        session_table: Name of a view in that schema that shows the sessions started through this object.
+        create_schema: Make the schema at first use, if it is missing. Upgrades are left to `pgrun migrate`.
+        listen_url: Address of the server itself, when `db_url` goes through a pooler that LISTEN does not work with.
+        worker: Who executes background runs. ``"external"``: only daemons (`pgrun worker`). ``"embedded"``: this process too,
+            on its event loop. ``"auto"``: this process as long as no live daemon serves the queue.
+        settings: Numbers that can be tuned.
+
+    Raises:
+        UsageError: An argument cannot be understood; the database is not touched yet.
+    """
+
+    def __init__(
+        self,
+        db_url: str | None = None,
+        *,
+        schema: str = "pgrun",
+        session_table: str = "sessions",
+        create_schema: bool = True,
+        listen_url: str | None = None,
+        worker: WorkerMode = "auto",
+        settings: Settings | None = None,
+    ) -> None:
+        if worker not in ("auto", "embedded", "external"):
+            raise UsageError(f'worker={worker!r}: choose "auto", "embedded" or "external"')
+        url = db_url if db_url is not None else url_from_environment("PGRUN_DATABASE_URL")
+        self._server = embedded_url(url) if url.startswith("embedded:") else None
+        self._address = None if self._server else parse_url(url)
+        self.listen_address = parse_url(listen_url) if listen_url else None
+        self.schema = check_schema(schema)
+        self.session_table = _check_session_table(session_table)
+        self.settings = settings or Settings()
+        self.worker: WorkerMode = worker
+        self._create_schema = create_schema
+        self._loops: weakref.WeakKeyDictionary[Any, Connected] = weakref.WeakKeyDictionary()
+
+    def __repr__(self) -> str:
+        where = self._address.shown if self._address else f"embedded {self._server}"
+        return f"<PostgresDb {where}, schema {self.schema}>"
+
+    async def __aenter__(self) -> "PostgresDb":
+        await self.connected()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def connected(self) -> Connected:
+        """The pool, verbs and waiters of the running event loop; connects at the first call.
+
+        Raises:
+            DatabaseUnavailable: Nothing answers there.
+            DatabaseError: It answers, but does not let us in.
+            SchemaMismatch: Its tables are not those this pgrun works with.
+        """
+        loop = _running_loop()
+        found = self._loops.get(loop)
+        if found is None:
+            address = await self._resolve()
+            found = self._loops.get(loop) or self._connect_lazily(loop, address)
+        await found.runtime.open(self._prepare)
+        return found
+
+    async def aclose(self) -> None:
+        """Ends what this object does in the running event loop: gives runs back, closes connections."""
+        if found := self._loops.pop(_running_loop(), None):
+            await found.runtime.aclose()
+        if self._server is not None and not self._loops:
+            await anyio.to_thread.run_sync(self._server.release)
+
+    def close(self) -> None:
+        """The same as `aclose`, for code without an event loop."""
+        run_sync(self.aclose)
+
+    async def amigrate(self) -> list[Migration]:
+        """Creates or upgrades the schema; returns the migrations that were applied.
+
+        Raises:
+            SchemaMismatch: The schema is newer than this pgrun.
+            DatabaseError: The role may not, or a migration failed and was rolled back.
+        """
+        runtime = Runtime(await self._resolve(), self.schema, self.settings)
+        return await runtime.with_connection(
+            partial(migrate, schema=self.schema), deadline=None
+        )  # indexes take their time
+
+    async def submit(self, run: NewRun) -> Row:
+        """Inserts a run and, where this process is to execute it, starts the embedded worker.
+
+        Raises:
+            UsageError: The queue does not exist.
+        """
+        connected = await self.connected()
+        row = await connected.verbs.submit(run)
+        if not row["queue_known"]:
+            raise UsageError(
+                f'unknown queue "{run.queue}": start a worker that serves it (pgrun worker --queues {run.queue}), '
+                f"or declare it: insert into {self.schema}.queues (queue) values ('{run.queue}')"
+            )
+        if self.worker != "external" and run.queue not in connected.hosted:
+            self._host(connected, run.queue)
+        return row
+
+    async def wait_for(self, run_id: str, timeout: float | None) -> Row:
+        """The row of a run once it has ended.
+
+        Raises:
+            WaitTimeout: It has not ended after `timeout` seconds; the message says what it waits for.
+            RunNotFound: There is no such run.
+        """
+        rows = await self._wait([run_id], timeout, first=False)
+        return rows[run_id]
+
+    async def await_runs(
+        self, run_ids: Sequence[str], *, timeout: float | None = None, mode: Literal["all", "any"] = "all"
+    ) -> list[RunOutput[Any]]:
+        """Waits for many runs with one subscription and one query.
+
+        Args:
+            run_ids: Their ids, of any agents or tasks.
+            timeout: Seconds to wait at most.
+            mode: ``"all"`` waits until every run has ended, ``"any"`` until one has.
+
+        Returns:
+            The runs that have ended, in the order of `run_ids`, however they ended; content as stored.
+        """
+        if mode not in ("all", "any"):
+            raise UsageError(f'mode={mode!r}: choose "all" or "any"')
+        wanted = [check_run_id(run_id) for run_id in run_ids]
+        rows = await self._wait(wanted, timeout, first=mode == "any")
+        return [output_from_row(rows[run_id], rows[run_id]["output"], None) for run_id in wanted if run_id in rows]
+
+    async def _wait(self, run_ids: list[str], timeout: float | None, *, first: bool) -> dict[str, Row]:
+        check_timeout(timeout)
+        connected = await self.connected()
+        if not connected.waits:
+            self._start_waiting(connected)
+        with anyio.move_on_after(timeout):
+            return await connected.waiting.wait(run_ids, first=first)
+        # One last look: with timeout=0, or when the end and the time-out coincide, the row decides.
+        rows = await connected.runtime.fetch("look_at_runs", {"run_ids": run_ids})
+        if missing := next((str(row["asked"]) for row in rows if row["run_id"] is None), None):
+            raise not_found(missing)
+        ended = {str(row["asked"]): row for row in rows}
+        late = next((run_id for run_id in run_ids if run_id not in ended), None)
+        if late is None or (first and ended):
+            return ended
+        raise await self._timed_out(connected, late, timeout)
+
+    async def _timed_out(self, connected: Connected, run_id: str, timeout: float | None) -> WaitTimeout:
+        row = await connected.verbs.get(run_id)
+        run = output_from_row(row, row["output"], None) if row else None
+        state = f"is still {row['status']}" if row else "does not exist"
+        reason = ""
+        if row and row["held"]:
+            reason = f" (held: {row['held']})"
+        elif row and row["error"]:
+            reason = f"; its last error: {row['error'].get('message')}"
+        return WaitTimeout(f"run {run_id} {state} after {timeout:g} s{reason}", run_id=run_id, run=run)
+
+    async def _resolve(self) -> Address:
+        if self._address is None:
+            assert self._server is not None
+            await anyio.to_thread.run_sync(self._server.acquire)
+            return parse_url(self._server.conninfo)
+        return self._address
+
+    def _connect_lazily(self, loop: Any, address: Address) -> Connected:
+        revive = self._server.acquire if self._server else None
+        runtime = Runtime(address, self.schema, self.settings, revive=revive)
+        self._loops[loop] = connected = Connected(runtime, Verbs(runtime), Waiting(runtime, self.settings))
+        return connected
+
+    def _start_waiting(self, connected: Connected) -> None:
+        connected.waits = True
+        address = connected.runtime.address
+
+        async def serve_waiters() -> None:
+            leave = listener.subscribe(self.listen_address or address, address, self.schema, connected.waiting)
+            try:
+                await connected.waiting.serve()
+            finally:
+                leave()
+
+        connected.runtime.start_service(serve_waiters, "pgrun waiters")
+
+    def _host(self, connected: Connected, queue: str) -> None:
+        if _hosting.embedded_worker is None:
+            return
+        connected.hosted.add(queue)
+        if len(connected.hosted) == 1:
+            connected.runtime.start_service(
+                partial(_hosting.embedded_worker, self, connected.hosted), "pgrun embedded worker"
+            )
+
+    async def _prepare(self, conn: Connection) -> None:
+        await check_version(conn, self.schema, create=self._create_schema)
+        if self.session_table != "sessions" and self._create_schema:
+            await self._make_session_view(conn)
+
+    async def _make_session_view(self, conn: Connection) -> None:
+        name = f'"{self.schema}"."{self.session_table}"'
+        cursor = await conn.execute("select to_regclass(%s) is null as missing", [name])
+        row = await cursor.fetchone()
+        if row is None or not row["missing"]:
+            return
+        view = (
+            f"create or replace view {name} as select session_id, last_seq as runs, created_at, updated_at "
+            f"from \"{self.schema}\".sessions where session_table = '{self.session_table}'"
+        )
+        # A convenience: without the right to create it, or beside a twin that just did, nothing is missing.
+        with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UniqueViolation):
+            await conn.execute(view)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises `UsageError` for a time-out that is negative or not a number."""
+    if timeout is not None and not timeout >= 0:
+        raise UsageError(f"timeout={timeout!r}: seconds to wait, 0 or more; None waits as long as it takes")
+
+
+def _check_session_table(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]{0,62}", name):
+        raise UsageError(
+            f"session_table={name!r}: use up to 63 letters, digits and underscores, not beginning with a digit"
+        )
+    return name
+
+
+def _running_loop() -> Any:
+    token = current_token()
+    if "asyncio" not in token.backend_class.__module__:
+        raise UsageError("pgrun runs on asyncio; from trio, use the methods without the a in a thread")
+    return token.native_token

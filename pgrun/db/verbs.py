@@ -1,0 +1,288 @@
+"""Every verb of the database, one method per file of `sql/queries`: what goes in, what comes out.
+
+Workers and agents speak to the queue through this class only. Rows are dicts with the names of the columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pydantic_core import to_json
+
+from pgrun._ids import new_run_id
+from pgrun.db._connection import Row
+from pgrun.db._runtime import Runtime
+
+
+@dataclass(frozen=True, kw_only=True)
+class NewRun:
+    """A run to be submitted; the fields are columns of `jobs`, `delay` is in seconds."""
+
+    run_id: str
+    kind: str
+    name: str
+    input: Any
+    queue: str = "default"
+    session_id: str | None = None
+    session_table: str | None = None
+    parent_run_id: str | None = None
+    priority: int = 0
+    delay: float = 0.0
+    max_attempts: int = 5
+    definition: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    content_type: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A run in the hands of a worker; `fence` is its right to write."""
+
+    run_id: str
+    kind: str
+    name: str
+    queue: str
+    session_id: str | None
+    parent_run_id: str | None
+    attempt: int
+    max_attempts: int
+    fence: int
+    input: Any
+    definition: dict[str, Any] | None
+    output_schema: dict[str, Any] | None
+    metrics: dict[str, Any]
+    metadata: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a claimed run ended: completed with an output, error with an error, or cancelled."""
+
+    claimed: Claimed
+    status: str
+    metrics: dict[str, Any]
+    output: Any = None
+    content_type: str | None = None
+    error: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerCard:
+    """What a worker says of itself when it registers; `lease` is in seconds."""
+
+    worker_id: str
+    mode: str
+    host: str
+    pid: int
+    version: str
+    concurrency: int
+    lease: float
+
+
+class Verbs:
+    """The transitions and looks of one database in one event loop."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def submit(self, run: NewRun) -> Row:
+        """Inserts a run; see `submit_run.sql` for the row that comes back."""
+        row = await self._runtime.fetch_one(
+            "submit_run",
+            {
+                **{name: getattr(run, name) for name in _PLAIN},
+                "input": _json(run.input),
+                "definition": _json_or_none(run.definition),
+                "output_schema": _json_or_none(run.output_schema),
+                "metadata": _json(run.metadata),
+            },
+        )
+        assert row is not None
+        return row
+
+    async def submit_by_name(self, values: Mapping[str, Any]) -> str:
+        """Submits like a person in psql: the declared agent of that name gives the rest; returns the run_id.
+
+        Args:
+            values: Parameters of `submit_by_name.sql`; JSON values as data. Without a run_id one is made here, so that
+                a repeat after a lost connection submits nothing twice.
+        """
+        as_json = ("input", "metadata", "definition", "output_schema")
+        params = {key: _json_or_none(value) if key in as_json else value for key, value in values.items()}
+        params["run_id"] = params.get("run_id") or new_run_id()
+        row = await self._runtime.fetch_one("submit_by_name", params)
+        assert row is not None
+        return str(row["run_id"])
+
+    async def declare_agent(
+        self,
+        name: str,
+        queue: str,
+        definition: dict[str, Any] | None,
+        output_schema: dict[str, Any] | None,
+        max_attempts: int,
+    ) -> None:
+        """Records the latest definition of an agent."""
+        await self._runtime.fetch(
+            "declare_agent",
+            {
+                "name": name,
+                "queue": queue,
+                "definition": _json_or_none(definition),
+                "output_schema": _json_or_none(output_schema),
+                "max_attempts": max_attempts,
+            },
+        )
+
+    async def claim(
+        self, worker_id: str, queues: Sequence[str], names: Sequence[str], slots: int, *, yields: bool, horizon: float
+    ) -> tuple[list[Claimed], float | None]:
+        """Takes up to `slots` due runs; with `yields` none that a live daemon could execute.
+
+        Also returns in how many seconds the next run will be due, None if that is not within `horizon` seconds.
+        """
+        rows = await self._runtime.fetch(
+            "claim_runs",
+            {
+                "worker_id": worker_id,
+                "queues": [*queues],
+                "names": [*names],
+                "slots": slots,
+                "yields": yields,
+                "horizon": horizon,
+            },
+        )
+        return [_claimed(row) for row in rows if row["run_id"] is not None], rows[0]["next_due"]
+
+    async def finish(self, endings: Sequence[Ending]) -> set[str]:
+        """Writes endings, at most 200; returns the ids of the runs that now stand as written, the others were stale."""
+        rows = await self._runtime.fetch(
+            "finish_runs",
+            {
+                "run_ids": [ending.claimed.run_id for ending in endings],
+                "fences": [ending.claimed.fence for ending in endings],
+                "statuses": [ending.status for ending in endings],
+                "outputs": [_json(ending.output) if ending.status == "completed" else None for ending in endings],
+                "content_types": [ending.content_type for ending in endings],
+                "errors": [_json_or_none(ending.error) for ending in endings],
+                "metrics": [_json(ending.metrics) for ending in endings],
+            },
+        )
+        return {str(row["run_id"]) for row in rows if row["accepted"]}
+
+    async def retry(
+        self, claimed: Claimed, *, delay: float, error: dict[str, Any], metrics: dict[str, Any]
+    ) -> str | None:
+        """Makes a run due again in `delay` seconds; returns its status, None if the claim was stale."""
+        row = await self._runtime.fetch_one(
+            "retry_run",
+            {
+                "run_id": claimed.run_id,
+                "fence": claimed.fence,
+                "delay": delay,
+                "error": _json(error),
+                "metrics": _json(metrics),
+            },
+        )
+        return None if row is None else str(row["status"])
+
+    async def release(
+        self, held: Sequence[tuple[str, int]], *, delay: float = 0.0, error: dict[str, Any] | None = None
+    ) -> set[str]:
+        """Gives runs, as pairs of run_id and fence, back uncounted; returns the ids of those that were still ours."""
+        rows = await self._runtime.fetch(
+            "release_runs",
+            {
+                "run_ids": [run_id for run_id, _ in held],
+                "fences": [fence for _, fence in held],
+                "delay": delay,
+                "error": _json_or_none(error),
+            },
+        )
+        return {str(row["run_id"]) for row in rows}
+
+    async def rescue(self, worker_id: str) -> tuple[list[Row], float | None]:
+        """Takes runs away from dead workers; returns them, and in how many seconds the next lease may run out."""
+        rows = await self._runtime.fetch("rescue_runs", {"worker_id": worker_id})
+        next_look = next((row["next_look"] for row in rows if row["run_id"] is None), None)
+        return [row for row in rows if row["run_id"] is not None], next_look
+
+    async def open_sessions(self) -> None:
+        """Lets held runs start whose session has nothing open any more."""
+        await self._runtime.fetch("open_sessions")
+
+    async def strays(self, worker_id: str, older_than: float) -> list[tuple[str, int]]:
+        """Runs, as pairs of run_id and fence, that the database says the worker has held for longer than that many seconds."""
+        rows = await self._runtime.fetch("find_strays", {"worker_id": worker_id, "older_than": older_than})
+        return [(str(row["run_id"]), row["fence"]) for row in rows]
+
+    async def register_worker(self, card: WorkerCard, queues: Sequence[str], names: Sequence[str]) -> None:
+        """Makes a worker known, or the queues and names it serves now."""
+        await self._runtime.fetch("register_worker", {**card.__dict__, "queues": [*queues], "names": [*names]})
+
+    async def stop_worker(self, worker_id: str, *, within: float = 5.0) -> set[str]:
+        """Says goodbye within so many seconds, on a connection of its own; returns the ids of the runs given back."""
+        rows = await self._runtime.fetch_directly("stop_worker", {"worker_id": worker_id}, within=within)
+        return {str(row["run_id"]) for row in rows}
+
+    async def is_served(self, queue: str) -> bool:
+        """Whether a live daemon serves the queue."""
+        row = await self._runtime.fetch_one("is_served", {"queue": queue})
+        return bool(row and row["served"])
+
+    async def get(self, run_id: str) -> Row | None:
+        """The whole row of a run."""
+        return await self._runtime.fetch_one("get_run", {"run_id": run_id})
+
+    async def cancel(self, run_id: str) -> str:
+        """Cancels a run; `cancelled`, `cancelling`, or the status it had ended in."""
+        row = await self._runtime.fetch_one("cancel_run", {"run_id": run_id})
+        assert row is not None
+        return str(row["state"])
+
+    async def retry_ended(self, run_id: str) -> str:
+        """Makes a failed or cancelled run due again; returns its status."""
+        row = await self._runtime.fetch_one("retry_ended_run", {"run_id": run_id})
+        assert row is not None
+        return str(row["status"])
+
+    async def list_runs(
+        self, *, status: str = "", queue: str = "", name: str = "", session_id: str = "", max_rows: int = 20
+    ) -> list[Row]:
+        """Runs as the view shows them, the newest first; an empty filter means any."""
+        return await self._runtime.fetch(
+            "list_runs",
+            {"status": status, "queue": queue, "name": name, "session_id": session_id, "max_rows": max_rows},
+        )
+
+    async def queue_stats(self) -> list[Row]:
+        """The view `queue_stats`."""
+        return await self._runtime.fetch("get_queue_stats")
+
+    async def worker_status(self) -> list[Row]:
+        """The view `worker_status` without those that have left."""
+        return await self._runtime.fetch("get_worker_status")
+
+
+_PLAIN = (
+    *("run_id", "kind", "name", "queue", "session_id", "session_table", "parent_run_id"),
+    *("priority", "delay", "max_attempts", "content_type"),
+)
+
+
+def _claimed(row: Row) -> Claimed:
+    parent = row["parent_run_id"]
+    ids = {"run_id": str(row["run_id"]), "parent_run_id": str(parent) if parent else None}
+    return Claimed(**{name: row[name] for name in Claimed.__slots__} | ids)
+
+
+def _json(value: Any) -> str:
+    return to_json(value).decode()
+
+
+def _json_or_none(value: Any) -> str | None:
+    return None if value is None else _json(value)

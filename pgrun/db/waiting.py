@@ -1,0 +1,151 @@
+"""Callers that wait for runs to end: one subscription and one query for all of them, however many they are.
+
+A waiter registers first and looks at its run afterwards, so an end in between is not missed. Notifications, reconnects and
+the polling interval only decide when to look; what counts is the row.
+"""
+
+import logging
+import random
+from collections.abc import Iterable, Sequence
+
+import anyio
+
+from pgrun import events
+from pgrun.db._connection import Row
+from pgrun.db._runtime import Runtime
+from pgrun.errors import PgrunError, RunNotFound
+from pgrun.settings import Settings
+
+_log = logging.getLogger("pgrun.db")
+
+_LOOK_AT_ONCE = 1000  # runs per statement
+
+
+class Waiting:
+    """The waiters of one event loop; a `listener.Subscriber`."""
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._waiters: dict[str, list[_Waiter]] = {}
+        self._asked: set[str] = set()
+        self._look = anyio.Event()
+        self._listening = False
+
+    async def wait(self, run_ids: Sequence[str], *, first: bool = False) -> dict[str, Row]:
+        """Waits until all of these runs have ended, or with `first` one of them; returns the rows of those that have.
+
+        Raises:
+            RunNotFound: One of them does not exist.
+            DatabaseUnavailable: The database was lost and did not come back in time.
+        """
+        waiter = _Waiter(set(run_ids), first)
+        for run_id in waiter.open:
+            self._waiters.setdefault(run_id, []).append(waiter)
+        self._ask(waiter.open)
+        try:
+            await waiter.ended.wait()
+        finally:
+            self._forget(waiter, run_ids)
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.rows
+
+    async def serve(self) -> None:
+        """Looks at runs whenever there is a reason to; runs for as long as the loop does."""
+        polled_at = anyio.current_time()
+        while True:
+            # From poll to poll, not from look to look: where there is always something to look at, whoever was forgotten
+            # would wait for ever.
+            poll_at = polled_at + self._interval()
+            with anyio.CancelScope(deadline=poll_at):
+                await self._look.wait()
+            self._look = anyio.Event()
+            asked, self._asked = self._asked, set()
+            run_ids = [run_id for run_id in asked if run_id in self._waiters]
+            if anyio.current_time() >= poll_at:
+                polled_at = anyio.current_time()
+                run_ids = [*self._waiters]
+            for start in range(0, len(run_ids), _LOOK_AT_ONCE):
+                await self._look_at(run_ids[start : start + _LOOK_AT_ONCE])
+
+    def on_wake(self, queue: str) -> None:
+        """Waiters do not care for new work."""
+
+    def on_cancel(self, run_id: str) -> None:
+        """Waiters hear of a cancelled run when it has ended."""
+
+    def on_done(self, run_ids: Sequence[str]) -> None:
+        """Called in the listener's thread; most runs that end are awaited elsewhere and cost one look-up here."""
+        if mine := [run_id for run_id in run_ids if run_id in self._waiters]:
+            self._runtime.call_soon(self._ask, mine)
+
+    def on_state(self, listening: bool) -> None:
+        """Called in the listener's thread."""
+        self._runtime.call_soon(self._set_listening, listening)
+
+    def _set_listening(self, listening: bool) -> None:
+        self._listening = listening
+        self._ask([*self._waiters])  # whatever ended meanwhile was not heard
+
+    def _ask(self, run_ids: Iterable[str]) -> None:
+        self._asked.update(run_ids)
+        self._look.set()
+
+    def _interval(self) -> float:
+        settings = self._settings
+        interval = settings.poll_interval if self._listening else settings.poll_interval_without_listen
+        return interval * random.uniform(0.9, 1.1)
+
+    async def _look_at(self, run_ids: list[str]) -> None:
+        try:
+            rows = await self._runtime.fetch("look_at_runs", {"run_ids": run_ids})
+        except PgrunError as error:
+            _log.warning("%s waiting callers get: %s", len(run_ids), error)
+            for run_id in run_ids:
+                for waiter in self._waiters.pop(run_id, ()):
+                    waiter.fail(error)
+            return
+        for row in rows:
+            run_id = str(row["asked"])
+            events.emit("woken", run_id=run_id)
+            for waiter in self._waiters.pop(run_id, ()):
+                waiter.settle(run_id, row)
+
+    def _forget(self, waiter: "_Waiter", run_ids: Sequence[str]) -> None:
+        for run_id in run_ids:
+            if waiters := self._waiters.get(run_id):
+                waiters[:] = [other for other in waiters if other is not waiter]
+                if not waiters:
+                    del self._waiters[run_id]
+
+
+class _Waiter:
+    """One caller and the runs it waits for."""
+
+    def __init__(self, run_ids: set[str], first: bool) -> None:
+        self.open = run_ids
+        self.rows: dict[str, Row] = {}
+        self.error: PgrunError | None = None
+        self.ended = anyio.Event()
+        self._first = first
+        if not run_ids:
+            self.ended.set()
+
+    def settle(self, run_id: str, row: Row) -> None:
+        if row["run_id"] is None:
+            self.fail(not_found(run_id))
+            return
+        self.open.discard(run_id)
+        self.rows[run_id] = row
+        if self._first or not self.open:
+            self.ended.set()
+
+    def fail(self, error: PgrunError) -> None:
+        self.error = error
+        self.ended.set()
+
+
+def not_found(run_id: str) -> RunNotFound:
+    """What a caller is told who waits for a run that does not exist."""
+    return RunNotFound(f"no run {run_id} exists", run_id=run_id)

@@ -1,0 +1,89 @@
+"""Reads a `Response` of the Responses API: its text, how it ended, what it cost."""
+
+from typing import TYPE_CHECKING, Any
+
+from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable, QuotaExceeded
+from pgrun.models.base import ModelResponse
+from pgrun.run.base import RunMetrics
+
+if TYPE_CHECKING:
+    from openai.types.responses import Response
+
+# Error codes of a failed response that another attempt may get past, like one without a code; the others say that the
+# request is at fault.
+_PASSING_CODES = ("server_error", "rate_limit_exceeded", "vector_store_timeout")
+
+
+def response_from(response: "Response") -> ModelResponse:
+    """The answer in our words.
+
+    Raises:
+        AttemptError: The provider reports that the response failed; `metrics` has what it used all the same.
+    """
+    try:
+        return _read(response)
+    except (AttributeError, TypeError, ValueError) as error:  # a login page of some proxy, or nearly a response
+        words = f"the server sent something else than a response of the Responses API: {response!r:.200}"
+        raise ModelUnavailable(words, code="unreadable") from error
+
+
+def _read(response: "Response") -> ModelResponse:
+    usage = _usage(response)
+    if response.status not in ("completed", "incomplete", None):
+        error = _failure(response)
+        error.metrics = usage
+        raise error
+    text, refusal = _parts(response)
+    facts: dict[str, Any] = {"usage": usage, "response_id": _given(response, "id"), "model": _given(response, "model")}
+    if response.status == "incomplete":
+        reason = _given(response, "incomplete_details", "reason")
+        return ModelResponse(text, "filtered" if reason == "content_filter" else "truncated", **facts)
+    if refusal:
+        return ModelResponse(text, "refused", refusal=refusal, **facts)
+    return ModelResponse(text, **facts)
+
+
+def _parts(response: "Response") -> tuple[str, str]:
+    """Text and refusal of the final answer; commentary that a model gives on its way is not part of it."""
+    text, refusal = [], []
+    for item in response.output:
+        if item.type != "message" or getattr(item, "phase", None) not in (None, "final_answer"):
+            continue
+        for part in item.content:
+            if part.type == "output_text":
+                text.append(part.text)
+            else:
+                refusal.append(part.refusal)
+    return "".join(text), "".join(refusal)
+
+
+def _usage(response: "Response") -> RunMetrics:
+    return RunMetrics(
+        input_tokens=_given(response, "usage", "input_tokens") or 0,
+        output_tokens=_given(response, "usage", "output_tokens") or 0,
+        total_tokens=_given(response, "usage", "total_tokens") or 0,
+        cached_tokens=_given(response, "usage", "input_tokens_details", "cached_tokens") or 0,
+        reasoning_tokens=_given(response, "usage", "output_tokens_details", "reasoning_tokens") or 0,
+    )
+
+
+def _given(value: Any, *path: str) -> Any:
+    """What is there, or None.
+
+    Compatible servers leave things out whatever the SDK's types promise, and the SDK then has no such attribute; an answer
+    that was paid for must not be lost over that.
+    """
+    for name in path:
+        value = getattr(value, name, None)
+    return value
+
+
+def _failure(response: "Response") -> AttemptError:
+    code = _given(response, "error", "code")
+    words = _given(response, "error", "message") or f"the response ended as {response.status}"
+    facts: dict[str, Any] = {"code": code or response.status, "response_id": _given(response, "id")}
+    if "quota" in words.lower() and code == "rate_limit_exceeded":
+        return QuotaExceeded(f"the account has no credit left: {words}", **facts)
+    if code is None or code in _PASSING_CODES or response.status != "failed":
+        return ModelUnavailable(f"the provider failed ({facts['code']}): {words}", **facts)
+    return ModelRejected(f"the provider rejected the request ({code}): {words}", **facts)

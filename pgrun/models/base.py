@@ -1,0 +1,96 @@
+"""What the turns of a run need from a model: one call, with a request and a response that know no provider."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pgrun.errors import UsageError
+from pgrun.run.base import RunMetrics
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation; `role` is system, user or assistant."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True)
+class OutputFormat:
+    """The JSON Schema that an answer has to follow, in the subset that strict mode accepts."""
+
+    name: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """What is asked of a model; without `output` the answer is plain text."""
+
+    messages: tuple[Message, ...]
+    output: OutputFormat | None = None
+
+
+@dataclass(frozen=True)
+class ModelResponse:
+    """An answer that was paid for, whatever became of it.
+
+    Attributes:
+        text: The answer; empty if the model refused.
+        ending: How it ended: `completed`, `refused` (the reason is in `refusal`), `truncated` at the token limit, or
+            `filtered` by the provider.
+        usage: Tokens of this call; `duration` is left to the caller.
+        response_id: The provider's id of it.
+        model: The model that answered, as the provider names it.
+    """
+
+    text: str
+    ending: Literal["completed", "refused", "truncated", "filtered"] = "completed"
+    refusal: str | None = None
+    usage: RunMetrics = field(default_factory=RunMetrics)
+    response_id: str | None = None
+    model: str | None = None
+
+
+@runtime_checkable
+class Model(Protocol):
+    """A language model at a provider.
+
+    `provider` is the name under which `load_model` finds the class again; `id` is the provider's name of the model.
+    """
+
+    provider: str
+    id: str
+
+    def definition(self) -> dict[str, Any]:
+        """JSON data from which `load_model` makes an equal model in another process; without any secret."""
+
+    async def call(self, request: ModelRequest) -> ModelResponse:
+        """Asks once, without retrying.
+
+        Cancelling it closes the connection to the provider.
+
+        Raises:
+            ModelUnavailable: Asking again later may help.
+            QuotaExceeded: Nothing will help before a person acts.
+            ModelRejected: The request itself is not accepted.
+        """
+
+
+_PROVIDERS = {"openai.responses": ("pgrun.models.openai", "OpenAIResponses")}
+
+
+def load_model(definition: Mapping[str, Any]) -> Model:
+    """The model that `Model.definition` described.
+
+    Raises:
+        UsageError: This pgrun does not know the provider or one of its options.
+    """
+    provider = definition.get("provider")
+    if provider not in _PROVIDERS:
+        raise UsageError(f"unknown model provider {provider!r}; this pgrun knows {', '.join(_PROVIDERS)}")
+    module, name = _PROVIDERS[provider]
+    model: Model = getattr(import_module(module), name).from_definition(definition)
+    return model

@@ -1,0 +1,39 @@
+"""When to try again: the rule by which a worker turns a failed attempt into the moment of the next one."""
+
+import random
+from dataclasses import dataclass
+
+from pgrun.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How often and how long apart the attempts of a run are; it is stored with the run.
+
+    The n-th retry waits ``base_delay * 2**(n-1)`` seconds, at most `max_delay`, give or take `jitter`; but never less than
+    the provider's Retry-After.
+    """
+
+    max_attempts: int = 5
+    """Attempts in all, the first included."""
+    base_delay: float = 1.0
+    """Seconds before the first retry."""
+    max_delay: float = 300.0
+    """Longest wait in seconds that the doubling reaches; a longer Retry-After is honoured all the same."""
+    jitter: float = 0.25
+    """Share of the delay by which it is varied at random, so that runs that failed together do not return together."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 32767:
+            raise UsageError(f"RetryPolicy.max_attempts is {self.max_attempts!r}; a run has 1 to 32767 attempts")
+        if not (self.base_delay >= 0 and self.max_delay >= 0 and 0 <= self.jitter <= 1):
+            raise UsageError(
+                "RetryPolicy: base_delay and max_delay are seconds >= 0, jitter is a share between 0 and 1"
+            )
+
+    def delay(self, attempt: int, *, retry_after: float | None = None) -> float:
+        """Seconds to wait after the given attempt (counted from 1) has failed."""
+        doubled = self.base_delay * 2.0 ** min(attempt - 1, 60)
+        spread = min(doubled, self.max_delay) * (1 + random.uniform(-self.jitter, self.jitter))
+        # Jitter goes on top of Retry-After too: everyone was told the same second.
+        return max(spread, (retry_after or 0.0) * (1 + random.uniform(0, self.jitter)))

@@ -1,0 +1,1 @@
+"""One run: its status, its turns with the model, its output. Nothing here knows a database."""

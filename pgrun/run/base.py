@@ -1,0 +1,195 @@
+"""What a caller holds in hand: the status of a run, what it used, and `RunOutput`, its request and answer."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from pgrun import errors
+from pgrun._sync import run_sync
+from pgrun.errors import AttemptError, RunCancelled, RunFailed, UsageError
+
+T = TypeVar("T")
+
+
+class RunStatus(StrEnum):
+    """Where a run stands; the same words as in SQL.
+
+    ============  ==================================  =========================================
+    status        comes in by                         goes on by
+    ============  ==================================  =========================================
+    pending       submit, retry, release, rescue      claim, cancel
+    running       claim                               finish, retry, release, rescue, cancel
+    paused        pause                               resume, cancel
+    completed     finish with a valid output          (final)
+    error         finish, rescue without attempts     retry by a person
+    cancelled     cancel                              retry by a person
+    ============  ==================================  =========================================
+    """
+
+    pending = "pending"
+    running = "running"
+    paused = "paused"
+    completed = "completed"
+    error = "error"
+    cancelled = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the run has ended."""
+        return self in (RunStatus.completed, RunStatus.error, RunStatus.cancelled)
+
+
+class RunMetrics(BaseModel):
+    """What a run used, all its attempts and repair turns together."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int = 0
+    """Part of `input_tokens` that the provider had in its cache."""
+    reasoning_tokens: int = 0
+    """Part of `output_tokens` that the model thought with."""
+    cost_usd: float | None = None
+    duration: float = 0.0
+    """Seconds a worker spent on it."""
+    time_to_first_token: float | None = None
+    """Seconds; only known for streamed answers."""
+
+    def __add__(self, other: "RunMetrics") -> "RunMetrics":
+        costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
+        return RunMetrics(
+            input_tokens=self.input_tokens + other.input_tokens,
+            output_tokens=self.output_tokens + other.output_tokens,
+            total_tokens=self.total_tokens + other.total_tokens,
+            cached_tokens=self.cached_tokens + other.cached_tokens,
+            reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
+            cost_usd=sum(costs) if costs else None,
+            duration=self.duration + other.duration,
+            time_to_first_token=self.time_to_first_token or other.time_to_first_token,
+        )
+
+
+class RunFailure(BaseModel):
+    """The last failure of a run: the name of its error, its message, and what else was recorded (`raw`, `code` …)."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.message}"
+
+
+class RunHandle(Protocol):
+    """How a `RunOutput` reaches its run; agents and tasks hand one in."""
+
+    async def wait(self, run_id: str, timeout: float | None) -> "RunOutput[Any]":
+        """The run once it has ended."""
+
+
+class RunOutput(BaseModel, Generic[T]):
+    """A run as it stood when it was read: request, status, answer and what it used.
+
+    It is a snapshot; read again with ``agent.aget_run_output``, or wait for the end with `aresult`.
+    """
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+
+    run_id: str
+    session_id: str | None = None
+    agent_name: str | None = None
+    status: RunStatus = RunStatus.pending
+    content: T | None = None
+    """The answer: an instance of the output type where that is known, else the JSON data or text as stored."""
+    content_type: str | None = None
+    """Name of the output type, `str` for plain text."""
+    input: Any = None
+    error: RunFailure | None = None
+    attempt: int = 0
+    metrics: RunMetrics = Field(default_factory=RunMetrics)
+    tools: list[dict[str, Any]] = Field(default_factory=list)
+    messages: list[dict[str, Any]] = Field(default_factory=list)
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    parent_run_id: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+
+    _handle: RunHandle | None = PrivateAttr(default=None)
+
+    async def aresult(self, timeout: float | None = None) -> T:
+        """Waits for the end of the run without polling and returns its typed content.
+
+        Args:
+            timeout: Seconds to wait at most; None waits as long as it takes. Cancelling the wait does not cancel the run.
+
+        Raises:
+            RunFailed: It ended in `error`; the cause is the error of its last attempt.
+            RunCancelled: It was cancelled.
+            WaitTimeout: It has not ended yet.
+            RunNotFound: It does not exist any more.
+        """
+        ended: RunOutput[T] = self if self.status.is_final else await self._reach().wait(self.run_id, timeout)
+        return result_of(ended)
+
+    def result(self, timeout: float | None = None) -> T:
+        """The same as `aresult`, for code without an event loop."""
+        return run_sync(self.aresult, timeout)
+
+    def _reach(self) -> RunHandle:
+        if self._handle is None:
+            raise UsageError(
+                f"this RunOutput of run {self.run_id} was not returned by an agent; use agent.aget_run_output(run_id)"
+            )
+        return self._handle
+
+
+def output_from_row(row: Mapping[str, Any], content: Any, handle: RunHandle | None) -> RunOutput[Any]:
+    """A `RunOutput` from a row of `jobs`; `content` is its output as the caller wants to see it."""
+    output: RunOutput[Any] = RunOutput(
+        run_id=str(row["run_id"]),
+        session_id=row["session_id"],
+        agent_name=row["name"],
+        status=RunStatus(row["status"]),
+        content=content,
+        content_type=row["content_type"],
+        input=row["input"],
+        error=RunFailure.model_validate(row["error"]) if row["error"] else None,
+        attempt=row["attempt"],
+        metrics=RunMetrics.model_validate(row["metrics"]),
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        parent_run_id=str(row["parent_run_id"]) if row["parent_run_id"] else None,
+        metadata=row["metadata"],
+    )
+    output._handle = handle
+    return output
+
+
+def result_of(run: RunOutput[T]) -> T:
+    """The content of a completed run; raises `RunFailed` or `RunCancelled` for one that ended otherwise."""
+    if run.status is RunStatus.completed:
+        return cast(T, run.content)
+    if run.status is RunStatus.cancelled:
+        raise RunCancelled(f"run {run.run_id} was cancelled", run_id=run.run_id, run=run)
+    failure = run.error or RunFailure(type="AttemptError", message="no error was recorded")
+    details = failure.model_extra or {}
+    raise RunFailed(
+        f"run {run.run_id} failed in attempt {run.attempt}: {failure}",
+        run_id=run.run_id,
+        run=run,
+        error_type=failure.type,
+        details={"message": failure.message, **details},
+    ) from _cause(failure, details)
+
+
+def _cause(failure: RunFailure, details: dict[str, Any]) -> AttemptError:
+    kind = getattr(errors, failure.type, AttemptError)
+    if not (isinstance(kind, type) and issubclass(kind, AttemptError)):
+        kind = AttemptError
+    return kind(failure.message, **details)

@@ -1,0 +1,59 @@
+"""A foreground run without a database: the same turns and the same retries, in the caller's own task, leaving no trace."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import anyio
+
+from pgrun.errors import AttemptError, ModelUnavailable
+from pgrun.retry import RetryPolicy
+from pgrun.run.base import RunFailure, RunOutput, RunStatus, result_of
+from pgrun.run.definition import AgentDefinition
+from pgrun.run.loop import Turns
+from pgrun.run.options import Choices
+from pgrun.run.output import OutputSchema
+
+
+async def execute_here(
+    name: str, definition: AgentDefinition, schema: OutputSchema[Any] | None, data: Any, choices: Choices
+) -> RunOutput[Any]:
+    """Executes a run at once and returns it completed.
+
+    Raises:
+        RunFailed: Its last attempt failed; the cause says how.
+    """
+    run: RunOutput[Any] = RunOutput(
+        run_id=choices.run_id,
+        session_id=choices.session_id,
+        agent_name=name,
+        status=RunStatus.running,
+        content_type=schema.name if schema else "str",
+        input=data,
+        created_at=datetime.now(UTC),
+        metadata=choices.metadata,
+    )
+    await anyio.sleep(choices.delay)
+    run.started_at = datetime.now(UTC)
+    turns = Turns(definition.model, definition.messages(data), schema)
+    try:
+        content = await _with_retries(run, turns, definition.retry, choices.max_attempts)
+        run.status, run.content = RunStatus.completed, schema.load(content) if schema else content
+    except AttemptError as error:
+        run.status = RunStatus.error
+        run.error = RunFailure(type=type(error).__name__, message=str(error), **error.details)
+    run.finished_at = datetime.now(UTC)
+    run.metrics = turns.metrics
+    run.metrics.duration = (run.finished_at - run.started_at).total_seconds()
+    result_of(run)
+    return run
+
+
+async def _with_retries(run: RunOutput[Any], turns: Turns, policy: RetryPolicy, max_attempts: int) -> Any:
+    for run.attempt in range(1, max_attempts + 1):
+        try:
+            return await turns.take()
+        except ModelUnavailable as error:
+            if run.attempt == max_attempts:
+                raise
+            await anyio.sleep(policy.delay(run.attempt, retry_after=error.retry_after))
+    raise AssertionError("unreachable: max_attempts is at least 1")

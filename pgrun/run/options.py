@@ -1,0 +1,107 @@
+"""How one run is to be executed: what callers may say beside the input."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypedDict
+from uuid import uuid4
+
+from pgrun._ids import check_run_id, new_run_id
+from pgrun.errors import UsageError
+from pgrun.run._storable import find_unstorable, to_jsonable
+
+_CENTURY = 100 * 366 * 86_400
+_SMALLINT = 32767
+
+
+class RunOptions(TypedDict, total=False):
+    """Keyword arguments of ``agent.arun`` and ``agent.run``; None stands for the default."""
+
+    session_id: str | None
+    """The conversation it belongs to; its runs execute one at a time, in order. Default: one of its own."""
+    run_id: str | None
+    """A UUID made by the caller; submitting it twice gives the same run. Default: a new one."""
+    queue: str | None
+    """By which workers choose runs. Default: the agent's."""
+    priority: int | None
+    """-32768 to 32767, smaller runs first. Default: 0."""
+    delay: float | None
+    """Seconds from now before which it does not start. Default: 0."""
+    max_attempts: int | None
+    """Default: the agent's retry policy."""
+    metadata: Mapping[str, Any] | None
+    """Whatever you want to find again in `jobs.metadata`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """The options of one run, none of them left open."""
+
+    run_id: str
+    session_id: str
+    queue: str
+    max_attempts: int
+    priority: int = 0
+    delay: float = 0.0
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def choose(options: RunOptions, *, queue: str, max_attempts: int) -> Choices:
+    """Checks what a caller said and fills in the rest; `queue` and `max_attempts` are the agent's.
+
+    Raises:
+        UsageError: An option does not exist or cannot be.
+    """
+    if unknown := options.keys() - RunOptions.__annotations__.keys():
+        names = ", ".join(f"{name}=" for name in sorted(unknown))
+        raise UsageError(f"runs have no option {names}; there are {', '.join(RunOptions.__annotations__)}")
+    given = {name: _CHECKS[name](name, value) for name, value in options.items() if value is not None}
+    defaults: dict[str, Any] = {
+        "run_id": new_run_id(),
+        "session_id": str(uuid4()),
+        "queue": queue,
+        "max_attempts": max_attempts,
+    }
+    return Choices(**(defaults | given))
+
+
+def check_name(name: str, value: object) -> str:
+    """Returns the value if it is a text that can stand in a column and is not empty, else raises `UsageError`."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name}={value!r}: a text that is not empty")
+    if reason := find_unstorable(value, name=name):
+        raise UsageError(reason)
+    return value
+
+
+def _check_run_id(_: str, value: object) -> str:
+    return check_run_id(value)
+
+
+def _check_delay(name: str, value: object) -> float:
+    if not isinstance(value, int | float) or not 0 <= value <= _CENTURY:
+        raise UsageError(f"{name}={value!r}: seconds from now, 0 or more, at most a century")
+    return value
+
+
+def _check_whole(name: str, value: object, *, lowest: int) -> int:
+    if not isinstance(value, int) or not lowest <= value <= _SMALLINT:
+        raise UsageError(f"{name}={value!r}: a whole number from {lowest} to {_SMALLINT}")
+    return value
+
+
+def _check_object(name: str, value: object) -> Any:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{name}={value!r}: a dict")
+    return to_jsonable(value, name=name)
+
+
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    "session_id": check_name,
+    "run_id": _check_run_id,
+    "queue": check_name,
+    "priority": partial(_check_whole, lowest=-_SMALLINT - 1),
+    "max_attempts": partial(_check_whole, lowest=1),
+    "delay": _check_delay,
+    "metadata": _check_object,
+}

@@ -1,0 +1,63 @@
+"""An OpenAI-compatible model server on the loopback, for testing agents through the real client.
+
+It stands where the provider stands: the agent's own HTTP client calls it, and a test says what comes back.
+
+::
+
+    from pgrun.testing import ModelServer, rate_limited
+
+    with ModelServer() as server:
+        server.script(rate_limited(retry_after=0.1), {"city": "Tokyo"})
+        client = AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0)
+        ...
+        assert [call.status for call in server.calls] == [429, 200]
+
+What is not scripted gets a made-up answer that is valid for the schema the call asks for. One call goes this way
+through the package: `server` (thread and public face) → `loopback` (HTTP) → `endpoint` (one call) → `request` and
+`strictness` (would the provider accept it?) → `script` (which answer?) → `patience` (when?) → `response` and `generate`
+(its body) → `journal` (what a test can look at).
+
+Starting a server needs the extra ``pgrun[testing]``; importing this package does not.
+"""
+
+from pgrun.testing.answers import (
+    Answer,
+    Usage,
+    disconnect,
+    failed,
+    filtered,
+    hang,
+    http_error,
+    invalid_json,
+    quota_exceeded,
+    rate_limited,
+    refusal,
+    reply,
+    server_error,
+    truncated,
+    unauthorized,
+    wrong_shape,
+)
+from pgrun.testing.journal import Call
+from pgrun.testing.server import ModelServer
+
+__all__ = [
+    "Answer",
+    "Call",
+    "ModelServer",
+    "Usage",
+    "disconnect",
+    "failed",
+    "filtered",
+    "hang",
+    "http_error",
+    "invalid_json",
+    "quota_exceeded",
+    "rate_limited",
+    "refusal",
+    "reply",
+    "server_error",
+    "truncated",
+    "unauthorized",
+    "wrong_shape",
+]

@@ -1,0 +1,99 @@
+"""What the server has been asked, and what became of it: written by `endpoint`, read by tests.
+
+A call is `open` from the moment its request has been read until one of three things ends it.
+"""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import anyio
+
+Outcome = Literal["open", "answered", "aborted", "dropped"]
+"""open: under way; answered; aborted: the client disconnected first; dropped: the server closed without an answer."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request and what became of it; a snapshot that does not change any more.
+
+    Attributes:
+        number: 1 for the server's first call.
+        model: The model asked for, "" where the request has none.
+        text: The last user message, "" where there is none.
+        body: The request's JSON object, {} where it was none.
+        headers: The request's headers, names in lower case.
+        received_at: `time.monotonic()` when the request had been read.
+        outcome: How far it got.
+        status: The HTTP status of the answer, None without one.
+        answered_at: `time.monotonic()` just before the answer's last byte went out, None without an answer.
+    """
+
+    number: int
+    model: str
+    text: str
+    body: dict[str, Any] = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)  # may hold a real key that must not end up in a test report
+    received_at: float
+    outcome: Outcome = "open"
+    status: int | None = None
+    answered_at: float | None = None
+
+
+class Journal:
+    """All calls of one server, in the order they arrived."""
+
+    def __init__(self) -> None:
+        self._calls: list[Call] = []
+        self._lock = threading.Lock()
+        self._changed = anyio.Event()
+
+    @property
+    def calls(self) -> list[Call]:
+        """All calls so far, as they are now."""
+        with self._lock:
+            return list(self._calls)
+
+    def open(self, **facts: Any) -> Call:
+        """Enter a call that has just been received."""
+        with self._lock:
+            call = Call(number=len(self._calls) + 1, **facts)
+            self._calls.append(call)
+        self._tell()
+        return call
+
+    def close(
+        self, call: Call, outcome: Outcome, *, status: int | None = None, answered_at: float | None = None
+    ) -> None:
+        """Enter how a call ended; the first ending stands."""
+        with self._lock:
+            if self._calls[call.number - 1].outcome != "open":
+                return
+            self._calls[call.number - 1] = replace(call, outcome=outcome, status=status, answered_at=answered_at)
+        self._tell()
+
+    def drop_open_calls(self) -> None:
+        """Enter for every call still open that the server left it without an answer."""
+        for call in self.calls:
+            self.close(call, "dropped")
+
+    async def wait(self, count: int, outcome: Outcome | None, timeout: float) -> list[Call]:
+        """Wait for `count` calls with this outcome, or with any; runs in the server's event loop.
+
+        Raises:
+            TimeoutError: They did not arrive within `timeout` seconds.
+        """
+        with anyio.move_on_after(timeout):
+            while len(found := self._with(outcome)) < count:
+                await self._changed.wait()
+            return found
+        wanted = f"{count} calls" if outcome is None else f"{count} {outcome} calls"
+        raise TimeoutError(f"the model server did not see {wanted} within {timeout:g} s, only {self.calls}")
+
+    def _with(self, outcome: Outcome | None) -> list[Call]:
+        return [call for call in self.calls if outcome is None or call.outcome == outcome]
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = anyio.Event()

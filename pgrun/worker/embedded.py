@@ -1,0 +1,38 @@
+"""A worker inside the process that submits runs: always in mode embedded, in mode auto while no live daemon serves them."""
+
+import logging
+import random
+
+import anyio
+
+from pgrun.db.postgres import PostgresDb
+from pgrun.errors import DatabaseError
+from pgrun.worker.worker import Worker
+
+_log = logging.getLogger("pgrun.worker")
+
+_LOOK_FOR_DAEMONS = 5.0  # seconds; whether the worker may claim is decided anew at each claim, this only saves its cost
+
+
+async def serve_embedded(db: PostgresDb, queues: set[str]) -> None:
+    """Executes the runs of these queues, which may grow, until it is cancelled; then gives back what it holds."""
+    while True:
+        try:
+            if db.worker == "auto" and await _all_served(db, queues):
+                await _pause()
+                continue
+            async with Worker(db, queues=queues, mode="embedded") as worker:
+                while db.worker != "auto" or worker.running or not await _all_served(db, queues):
+                    await _pause()
+        except DatabaseError as error:
+            _log.warning("the embedded worker is put off: %s", error)
+            await _pause()
+
+
+async def _all_served(db: PostgresDb, queues: set[str]) -> bool:
+    verbs = (await db.connected()).verbs
+    return all([await verbs.is_served(queue) for queue in queues])
+
+
+async def _pause() -> None:
+    await anyio.sleep(_LOOK_FOR_DAEMONS * random.uniform(0.8, 1.2))

@@ -1,0 +1,187 @@
+-- The tables of pgrun: runs are rows of `jobs`; everything else says who works on them and in which order.
+--
+-- Applied by `pgrun migrate` (or at first use) in one transaction under an advisory lock. All moments are the
+-- database's clock. `pgrun` in these files is the schema's name; another one is put in its place when it is configured.
+
+-- `create schema if not exists` asks for the right to create even when the schema is there.
+do $$
+begin
+    if not exists (select from pg_namespace where oid = to_regnamespace('pgrun')) then
+        create schema pgrun;
+    end if;
+end $$;
+
+create table pgrun.migrations (
+    number     int primary key,
+    name       text not null,
+    applied_at timestamptz not null default now()
+);
+comment on table  pgrun.migrations is 'Which files of sql/migrations have been applied; the highest number is the version of the schema.';
+comment on column pgrun.migrations.number is 'Number at the start of the file name.';
+comment on column pgrun.migrations.name is 'File name without number and ending.';
+comment on column pgrun.migrations.applied_at is 'When it was applied.';
+
+-- Time-ordered ids (UUIDv7, RFC 9562): new rows land at one end of the primary key. PostgreSQL has them built in since 18.
+do $$
+begin
+    if current_setting('server_version_num')::int >= 180000 then
+        execute 'create function pgrun.new_run_id() returns uuid language sql volatile parallel safe return uuidv7()';
+    else
+        execute $sql$
+            create function pgrun.new_run_id() returns uuid language sql volatile parallel safe
+            return (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')  -- 48 bits: milliseconds
+                    || '7'                                                                         --  4 bits: version
+                    || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid                -- variant and 74 random bits
+        $sql$;
+    end if;
+end $$;
+comment on function pgrun.new_run_id() is 'A new UUIDv7: ids made later sort after ids made earlier (to the millisecond).';
+
+create table pgrun.jobs (
+    run_id              uuid primary key default pgrun.new_run_id(),
+    kind                text not null check (kind in ('agent', 'task')),
+    name                text not null check (name <> ''),
+    queue               text not null default 'default' check (queue <> ''),
+    status              text not null default 'pending'
+                        check (status in ('pending', 'running', 'paused', 'completed', 'error', 'cancelled')),
+    held                text check (held in ('session')),
+    priority            smallint not null default 0,
+    due_at              timestamptz not null default now(),
+    attempt             smallint not null default 0 check (attempt >= 0),
+    max_attempts        smallint not null default 5 check (max_attempts > 0),
+    fence               bigint not null default 0,
+    worker_id           uuid,
+    session_id          text check (session_id <> ''),
+    session_seq         bigint,
+    session_table       text,
+    parent_run_id       uuid,
+    input               jsonb not null default '{}',
+    definition          jsonb,
+    output_schema       jsonb,
+    output              jsonb,
+    content_type        text,
+    error               jsonb,
+    metrics             jsonb not null default '{}',
+    metadata            jsonb not null default '{}',
+    cancel_requested_at timestamptz,
+    created_at          timestamptz not null default now(),
+    started_at          timestamptz,
+    finished_at         timestamptz,
+    constraint held_is_pending check (held is null or status = 'pending'),
+    constraint finished_is_final check ((finished_at is not null) = (status in ('completed', 'error', 'cancelled')))
+);
+comment on table  pgrun.jobs is 'One row per run: a request to an agent or a task, who works on it, and its answer.';
+comment on column pgrun.jobs.run_id is 'Id of the run, a UUIDv7.';
+comment on column pgrun.jobs.kind is 'What is executed: agent or task. Filled in from the name when it is not given.';
+comment on column pgrun.jobs.name is 'Name of the agent or task.';
+comment on column pgrun.jobs.queue is 'The queue by which workers choose runs.';
+comment on column pgrun.jobs.status is 'pending, running or paused while it is open; completed, error or cancelled when it has ended.';
+comment on column pgrun.jobs.held is 'Why a pending run may not start yet: session = an earlier run of its session is still open. Null: nothing holds it.';
+comment on column pgrun.jobs.priority is 'Smaller runs first; 0 is the usual.';
+comment on column pgrun.jobs.due_at is 'Not before this moment. A retry moves it into the future.';
+comment on column pgrun.jobs.attempt is 'Attempts used so far, the current one included. Giving a run back at shutdown returns the attempt.';
+comment on column pgrun.jobs.max_attempts is 'After this many attempts a failure is final.';
+comment on column pgrun.jobs.fence is 'Rises with every claim and never falls; a write that carries an older one changes nothing.';
+comment on column pgrun.jobs.worker_id is 'The worker that holds the run, or held it last.';
+comment on column pgrun.jobs.session_id is 'The conversation this run belongs to; its runs execute one at a time, in order.';
+comment on column pgrun.jobs.session_seq is 'Place within the session, counted from 1 in the order of submission.';
+comment on column pgrun.jobs.session_table is 'Which sessions view its session is to appear in; null: only in sessions itself.';
+comment on column pgrun.jobs.parent_run_id is 'The run that started this one, if any.';
+comment on column pgrun.jobs.input is 'What was asked: a JSON string, a list of messages, or an object.';
+comment on column pgrun.jobs.definition is 'Everything a worker without user code needs to execute an agent: model, instructions, retry policy. Null: needs imported code.';
+comment on column pgrun.jobs.output_schema is 'JSON Schema that the output must match. Null: plain text.';
+comment on column pgrun.jobs.output is 'The validated answer; only completed runs have one.';
+comment on column pgrun.jobs.content_type is 'Name of the type of the output, str for plain text.';
+comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds). Null once completed.';
+comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
+comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
+comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
+comment on column pgrun.jobs.created_at is 'Submitted.';
+comment on column pgrun.jobs.started_at is 'The latest attempt began.';
+comment on column pgrun.jobs.finished_at is 'It ended. Null exactly while the run is open.';
+
+-- Claim: due runs of one queue in the order they are taken.
+create index jobs_due on pgrun.jobs (queue, priority, due_at, run_id) where status = 'pending' and held is null;
+-- Rescue, heartbeat and worker_status: what each worker holds.
+create index jobs_running on pgrun.jobs (worker_id) where status = 'running';
+-- Sessions: is an earlier run open, and which one comes next.
+create index jobs_session on pgrun.jobs (session_id, session_seq) where finished_at is null;
+-- queue_stats, failures and retention: what ended when.
+create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not null;
+
+create table pgrun.agents (
+    name          text primary key,
+    definition    jsonb,
+    output_schema jsonb,
+    max_attempts  smallint not null default 5,
+    declared_at   timestamptz not null default now()
+);
+comment on table  pgrun.agents is 'The latest definition of every agent that a service or worker has declared, so that SQL can submit by name alone.';
+comment on column pgrun.agents.name is 'Name of the agent.';
+comment on column pgrun.agents.definition is 'As in jobs.definition. Null: the agent needs a worker that imported its code.';
+comment on column pgrun.agents.output_schema is 'JSON Schema of its output, unless a run brings its own.';
+comment on column pgrun.agents.max_attempts is 'Attempts its runs are given.';
+comment on column pgrun.agents.declared_at is 'When this definition was first seen.';
+
+create table pgrun.sessions (
+    session_id    text primary key,
+    session_table text,
+    last_seq      bigint not null default 0,
+    created_at    timestamptz not null default now(),
+    updated_at    timestamptz not null default now()
+);
+comment on table  pgrun.sessions is 'One row per conversation. Its row lock orders concurrent submissions into the session.';
+comment on column pgrun.sessions.session_id is 'Id of the session, unique in this schema.';
+comment on column pgrun.sessions.session_table is 'The session_table of the PostgresDb that started it, whose view of that name shows it; null: none was given.';
+comment on column pgrun.sessions.last_seq is 'session_seq of the run submitted last.';
+comment on column pgrun.sessions.created_at is 'First run submitted.';
+comment on column pgrun.sessions.updated_at is 'Latest run submitted.';
+
+create table pgrun.queues (
+    queue      text primary key check (queue <> ''),
+    paused_at  timestamptz,
+    resume_at  timestamptz,
+    created_at timestamptz not null default now()
+);
+comment on table  pgrun.queues is 'The queues that exist: declared by code, by a worker that serves them, or by an insert here.';
+comment on column pgrun.queues.queue is 'Name of the queue.';
+comment on column pgrun.queues.paused_at is 'Workers claim nothing from it since then. Null: not paused.';
+comment on column pgrun.queues.resume_at is 'A pause ends by itself at this moment. Null: only by hand.';
+comment on column pgrun.queues.created_at is 'First declared.';
+insert into pgrun.queues (queue) values ('default');
+
+create table pgrun.workers (
+    worker_id     uuid primary key,
+    mode          text not null check (mode in ('daemon', 'embedded')),
+    host          text not null,
+    pid           int not null,
+    version       text not null,
+    queues        text[] not null,
+    names         text[] not null,
+    concurrency   int not null,
+    started_at    timestamptz not null default now(),
+    heartbeat_at  timestamptz not null default now(),
+    lease_until   timestamptz not null,
+    lease         interval not null,
+    draining      boolean not null default false,
+    blocked_since timestamptz,
+    stopped_at    timestamptz,
+    stop_reason   text
+);
+comment on table  pgrun.workers is 'Every worker process, alive or recently gone. A worker holds its runs as long as its lease lasts.';
+comment on column pgrun.workers.worker_id is 'New at every start.';
+comment on column pgrun.workers.mode is 'daemon: a process of its own. embedded: inside a process that submits or awaits runs.';
+comment on column pgrun.workers.host is 'Host name.';
+comment on column pgrun.workers.pid is 'Process id on that host.';
+comment on column pgrun.workers.version is 'Version of the library it runs.';
+comment on column pgrun.workers.queues is 'The queues it claims from.';
+comment on column pgrun.workers.names is 'Agents and tasks it has imported; it can also execute every agent whose definition travels with the run.';
+comment on column pgrun.workers.concurrency is 'How many runs it executes at once at most.';
+comment on column pgrun.workers.started_at is 'Registered.';
+comment on column pgrun.workers.heartbeat_at is 'Last sign of life.';
+comment on column pgrun.workers.lease_until is 'Its runs are its own until then; every heartbeat moves it.';
+comment on column pgrun.workers.lease is 'How far a heartbeat moves the lease.';
+comment on column pgrun.workers.draining is 'It claims nothing more and finishes what it holds.';
+comment on column pgrun.workers.blocked_since is 'Its event loop has not run since then: some code blocks it. The heartbeat comes from a thread of its own.';
+comment on column pgrun.workers.stopped_at is 'It has stopped, or was found dead; it can never come back under this id.';
+comment on column pgrun.workers.stop_reason is 'stopped, or dead.';

@@ -1,0 +1,119 @@
+-- The functions that people call from psql; the command line and the library call the same ones.
+-- Error codes: PGR01 no such run, PGR02 the call cannot be accepted.
+
+create function pgrun.submit(
+    name          text,
+    input         jsonb,
+    queue         text     default 'default',
+    session_id    text     default null,
+    priority      int      default 0,
+    delay         interval default '0',
+    max_attempts  int      default null,
+    metadata      jsonb    default '{}',
+    definition    jsonb    default null,
+    output_schema jsonb    default null,
+    run_id        uuid     default null
+) returns uuid language plpgsql as $$
+declare
+    submitted uuid;
+begin
+    if not exists (select from pgrun.queues q where q.queue = submit.queue) then
+        raise exception 'unknown queue "%"', submit.queue using errcode = 'PGR02',
+            hint = format('Known queues: %s. Start a worker that serves it, or: insert into pgrun.queues (queue) values (%L);',
+                          (select string_agg(q.queue, ', ' order by q.queue) from pgrun.queues q), submit.queue);
+    end if;
+    insert into pgrun.jobs (run_id, name, input, queue, session_id, priority, due_at, max_attempts, metadata, definition, output_schema)
+    values (coalesce(submit.run_id, pgrun.new_run_id()), submit.name, submit.input, submit.queue, submit.session_id, submit.priority,
+            now() + submit.delay,
+            coalesce(submit.max_attempts, (select a.max_attempts from pgrun.agents a where a.name = submit.name), 5),
+            submit.metadata, submit.definition, submit.output_schema)
+    on conflict on constraint jobs_pkey do nothing  -- naming the column would mean the parameter
+    returning jobs.run_id into submitted;
+    if submitted is null then
+        return submit.run_id;
+    end if;
+    if not exists (select from pgrun.jobs j where j.run_id = submitted and j.definition is not null)
+       and not exists (select from pgrun.workers w where w.stopped_at is null and submit.name = any (w.names)) then
+        raise warning 'no agent and no worker knows the name "%" yet', submit.name
+            using hint = 'The run is kept and waits until a worker that knows the name serves its queue.';
+    end if;
+    return submitted;
+end $$;
+comment on function pgrun.submit(text, jsonb, text, text, int, interval, int, jsonb, jsonb, jsonb, uuid) is
+    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing.';
+
+create function pgrun.cancel(run_id uuid) returns text language plpgsql as $$
+declare
+    state text;
+begin
+    -- A run is left to its worker only while that worker's lease lasts: a dead one would never stop it.
+    update pgrun.jobs j
+       set status = case when c.owned then 'running' else 'cancelled' end,
+           finished_at = case when c.owned then null else now() end,
+           cancel_requested_at = coalesce(j.cancel_requested_at, now()),
+           held = null
+      from (select o.run_id, o.fence, o.status = 'running' and exists (
+                       select from pgrun.workers w
+                        where w.worker_id = o.worker_id and w.stopped_at is null and w.lease_until > now()) as owned
+              from pgrun.jobs o where o.run_id = cancel.run_id and o.finished_at is null for update) c
+     where j.run_id = c.run_id
+    returning j.status into state;
+    if state = 'cancelled' then
+        perform pg_notify('pgrun_done', cancel.run_id::text);
+    elsif state = 'running' then
+        perform pg_notify('pgrun_cancel', cancel.run_id::text);
+        state := 'cancelling';
+    else
+        select j.status into state from pgrun.jobs j where j.run_id = cancel.run_id;
+    end if;
+    if state is null then
+        raise exception 'no run % exists', cancel.run_id using errcode = 'PGR01';
+    end if;
+    return state;
+end $$;
+comment on function pgrun.cancel(uuid) is
+    'Cancels a run: a pending or paused one at once (cancelled), a running one as soon as its worker has stopped it (cancelling). A run that has ended keeps its status, which is returned.';
+
+create function pgrun.retry(run_id uuid) returns text language plpgsql as $$
+declare
+    job pgrun.jobs;
+begin
+    -- sessions before jobs: the lock order of submissions
+    perform from pgrun.sessions s
+      where s.session_id = (select j.session_id from pgrun.jobs j where j.run_id = retry.run_id) for update;
+    select * into job from pgrun.jobs j where j.run_id = retry.run_id for update;
+    if not found then
+        raise exception 'no run % exists', retry.run_id using errcode = 'PGR01';
+    elsif job.status not in ('pending', 'error', 'cancelled') then
+        raise exception 'run % is %: only pending, error and cancelled runs can be retried', retry.run_id, job.status
+            using errcode = 'PGR02';
+    end if;
+    update pgrun.jobs j
+       set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, worker_id = null,
+           attempt = case when job.status = 'pending' then j.attempt else 0 end,
+           held = case when exists (select from pgrun.jobs o
+                                     where o.session_id = job.session_id and o.finished_at is null and o.run_id <> job.run_id
+                                       and (o.held is null or o.session_seq < job.session_seq))
+                       then 'session' end
+     where j.run_id = retry.run_id
+    returning * into job;
+    if job.held is null then
+        perform pg_notify('pgrun_wake', job.queue);
+    end if;
+    return job.status;
+end $$;
+comment on function pgrun.retry(uuid) is
+    'Makes a failed or cancelled run due again with all its attempts; a pending one that waits for its next attempt becomes due now. Fails for runs that run or have completed.';
+
+create function pgrun.pause_queue(queue text, resume_at timestamptz default null) returns void language sql as $$
+    insert into pgrun.queues as q (queue, paused_at, resume_at) values (pause_queue.queue, now(), pause_queue.resume_at)
+    on conflict (queue) do update set paused_at = coalesce(q.paused_at, now()), resume_at = excluded.resume_at
+$$;
+comment on function pgrun.pause_queue(text, timestamptz) is
+    'Workers claim nothing more from this queue until it is resumed, or resume_at has passed. What runs goes on.';
+
+create function pgrun.resume_queue(queue text) returns void language sql as $$
+    update pgrun.queues q set paused_at = null, resume_at = null where q.queue = resume_queue.queue;
+    select pg_notify('pgrun_wake', resume_queue.queue);
+$$;
+comment on function pgrun.resume_queue(text) is 'Ends a pause and wakes the workers of the queue.';

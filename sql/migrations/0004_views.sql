@@ -1,0 +1,97 @@
+-- What people look at in psql. Views keep their columns; tables may change between versions.
+
+create view pgrun.runs as
+select run_id, kind, name, queue, status, session_id, priority, attempt, max_attempts, worker_id,
+       created_at, due_at, started_at, finished_at,
+       case when status = 'pending' then greatest(now() - due_at, interval '0')
+            else greatest(started_at - due_at, interval '0') end as waited,
+       case when status <> 'pending' then coalesce(finished_at, now()) - started_at end as duration,
+       error ->> 'message' as error,
+       held
+  from pgrun.jobs;
+comment on view pgrun.runs is 'One line per run. Input, output and definition are wide and stay in jobs.';
+comment on column pgrun.runs.waited is 'How long the run has waited for a worker, or had waited when its latest attempt began, since it was due.';
+comment on column pgrun.runs.duration is 'How long the latest attempt took, or takes so far; null while the next one is waited for.';
+comment on column pgrun.runs.error is 'Message of the last failure.';
+comment on column pgrun.runs.held is 'Why a pending run may not start yet.';
+
+create view pgrun.queue_stats as
+select q.queue,
+       coalesce(open.depth, 0) as depth,
+       coalesce(open.held, 0) as held,
+       coalesce(open.scheduled, 0) as scheduled,
+       open.oldest_due_age,
+       coalesce(open.running, 0) as running,
+       coalesce(ended.last_minute, 0) as finished_last_minute,
+       coalesce(ended.last_hour, 0) as finished_last_hour,
+       ended.error_rate,
+       q.paused_at is not null and (q.resume_at is null or q.resume_at > now()) as paused
+  from (select queue, paused_at, resume_at from pgrun.queues
+        union all
+        select distinct j.queue, null::timestamptz, null::timestamptz from pgrun.jobs j
+         where j.finished_at is null and not exists (select from pgrun.queues k where k.queue = j.queue)) q
+  left join (select queue,
+                    count(*) filter (where status = 'pending' and held is null and due_at <= now()) as depth,
+                    count(*) filter (where held is not null) as held,
+                    count(*) filter (where status = 'pending' and held is null and due_at > now()) as scheduled,
+                    now() - min(due_at) filter (where status = 'pending' and held is null and due_at <= now()) as oldest_due_age,
+                    count(*) filter (where status = 'running') as running
+               from pgrun.jobs where finished_at is null group by queue) open on open.queue = q.queue
+  left join (select queue,
+                    count(*) filter (where finished_at > now() - interval '1 minute') as last_minute,
+                    count(*) as last_hour,
+                    round(count(*) filter (where status = 'error')::numeric / count(*), 3) as error_rate
+               from pgrun.jobs where finished_at > now() - interval '1 hour' group by queue) ended on ended.queue = q.queue;
+comment on view pgrun.queue_stats is 'One line per queue: what waits, what runs, what ended.';
+comment on column pgrun.queue_stats.depth is 'Due runs that no worker has taken yet.';
+comment on column pgrun.queue_stats.held is 'Pending runs that wait for something else, such as an earlier run of their session.';
+comment on column pgrun.queue_stats.scheduled is 'Pending runs whose time has not come: delayed, or waiting for their next attempt.';
+comment on column pgrun.queue_stats.oldest_due_age is 'How long the oldest due run has been waiting.';
+comment on column pgrun.queue_stats.running is 'Runs in the hands of a worker.';
+comment on column pgrun.queue_stats.finished_last_minute is 'Runs that ended in the last minute, however.';
+comment on column pgrun.queue_stats.finished_last_hour is 'Runs that ended in the last hour, however.';
+comment on column pgrun.queue_stats.error_rate is 'Share of the last hour''s runs that ended in error, 0 to 1; null without runs.';
+comment on column pgrun.queue_stats.paused is 'Workers claim nothing from it at present.';
+
+create view pgrun.worker_status as
+select w.worker_id, w.mode, w.host, w.pid, w.version, w.queues, w.concurrency,
+       (select count(*) from pgrun.jobs j where j.worker_id = w.worker_id and j.status = 'running') as running,
+       case when w.stopped_at is not null then w.stop_reason
+            when w.lease_until < now() then 'lost'
+            when w.blocked_since is not null then 'blocked'
+            when w.draining then 'draining'
+            else 'alive' end as state,
+       w.started_at, w.heartbeat_at, w.lease_until,
+       now() - w.blocked_since as blocked_for
+  from pgrun.workers w;
+comment on view pgrun.worker_status is 'One line per worker process, the recently gone included.';
+comment on column pgrun.worker_status.running is 'Runs it holds.';
+comment on column pgrun.worker_status.state is
+    'alive; draining = finishes what it holds; blocked = its event loop does not run; lost = its lease has run out and its runs will be taken over; stopped; dead.';
+comment on column pgrun.worker_status.blocked_for is 'How long its event loop has not run.';
+
+create view pgrun.failures as
+select run_id, kind, name, queue, session_id, attempt, finished_at,
+       error ->> 'type' as error_type, error ->> 'message' as message, error - 'type' - 'message' as details
+  from pgrun.jobs
+ where status = 'error' and finished_at is not null;
+comment on view pgrun.failures is 'The last error of each failed run. pgrun.retry(run_id) makes one due again.';
+comment on column pgrun.failures.error_type is 'Name of the error, for example OutputInvalid.';
+comment on column pgrun.failures.message is 'What it said.';
+comment on column pgrun.failures.details is 'What else was recorded: raw text, provider code, validation errors.';
+
+-- What a view hands on from its table as it is keeps the table's comment.
+do $$
+declare
+    statement text;
+begin
+    for statement in
+        select format('comment on column pgrun.%I.%I is %L', v.name, shown.attname, col_description(kept.attrelid, kept.attnum))
+          from (values ('runs', 'jobs'), ('queue_stats', 'queues'), ('worker_status', 'workers'), ('failures', 'jobs')) as v (name, source)
+          join pg_attribute shown on shown.attrelid = ('pgrun.' || v.name)::regclass and shown.attnum > 0
+          join pg_attribute kept on kept.attrelid = ('pgrun.' || v.source)::regclass and kept.attname = shown.attname
+         where col_description(shown.attrelid, shown.attnum) is null
+    loop
+        execute statement;
+    end loop;
+end $$;

@@ -1,0 +1,62 @@
+-- Takes up to :slots due runs for a worker: status running, attempt and fence one higher.
+--
+-- Order: priority, then due_at, then run_id, by index jobs_due once per queue; rows that another worker is taking are
+-- skipped. A run whose definition does not travel with it is left to a live worker that has imported its name; if there is
+-- none it is claimed all the same, so that somebody says so and puts it off (release). With :yields the caller steps
+-- back from whatever a live daemon could execute: an embedded worker does that in mode auto. A worker that has been
+-- found dead gets nothing. CTEs are materialized where the planner might otherwise run the limited scan once per
+-- joined row, and so lock more than the limit.
+--
+-- Returns one row per claimed run, or one with run_id null when there is none. next_due, the same in all of them, says in how
+-- many seconds the next pending run will be due, null if not within :horizon: a worker with nothing to do sleeps that
+-- long. The recursion hops from one priority to the next, so that it costs two probes of jobs_due for each, however
+-- many runs are scheduled.
+with recursive worker as materialized (
+    select worker_id from pgrun.workers where worker_id = :'worker_id'::uuid and stopped_at is null),
+others as materialized (
+    select queues, names, mode from pgrun.workers
+     where stopped_at is null and lease_until > now() and not draining and worker_id <> :'worker_id'::uuid),
+due as materialized (
+    select d.run_id
+      from worker
+     cross join unnest(:'queues'::text[]) as served (queue)
+     cross join lateral (
+        select j.run_id, j.priority, j.due_at
+          from pgrun.jobs j
+         where j.queue = served.queue and j.status = 'pending' and j.held is null and j.due_at <= now()
+           and (j.definition is not null or j.name = any (:'names'::text[])
+                or not exists (select from others o where j.queue = any (o.queues) and j.name = any (o.names)))
+           and not (:'yields'::boolean
+                    and exists (select from others o where o.mode = 'daemon' and j.queue = any (o.queues)
+                                   and (j.definition is not null or j.name = any (o.names))))
+         order by j.priority, j.due_at, j.run_id
+         limit :'slots'::int
+           for update of j skip locked) d
+     where not exists (select from pgrun.queues q
+                        where q.queue = served.queue and q.paused_at is not null and (q.resume_at is null or q.resume_at > now()))
+     order by d.priority, d.due_at, d.run_id
+     limit :'slots'::int),
+claimed as (
+    update pgrun.jobs j
+       set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = :'worker_id'::uuid, started_at = now()
+      from due
+     where j.run_id = due.run_id
+    returning j.run_id, j.kind, j.name, j.queue, j.session_id, j.parent_run_id, j.attempt, j.max_attempts, j.fence, j.input,
+              j.definition, j.output_schema, j.metrics, j.metadata),
+levels (queue, priority) as (
+    select served.queue, (select min(j.priority) from pgrun.jobs j
+                           where j.queue = served.queue and j.status = 'pending' and j.held is null)
+      from unnest(:'queues'::text[]) as served (queue)
+    union all
+    select l.queue, (select min(j.priority) from pgrun.jobs j
+                      where j.queue = l.queue and j.priority > l.priority and j.status = 'pending' and j.held is null)
+      from levels l where l.priority is not null),
+next as (
+    select extract(epoch from min(n.due_at) - now())::float8 as next_due
+      from levels l
+     cross join lateral (
+        select j.due_at from pgrun.jobs j
+         where j.queue = l.queue and j.priority = l.priority and j.status = 'pending' and j.held is null
+           and j.due_at > now() and j.due_at < now() + make_interval(secs => :'horizon'::float8)
+         order by j.due_at limit 1) n)
+select next.next_due, claimed.* from next left join claimed on true;

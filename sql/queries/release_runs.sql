@@ -1,0 +1,19 @@
+-- Gives runs back without using up an attempt: at shutdown, when the process cannot execute them, or when the provider has to be
+-- waited for. They are due again :delay seconds from now. Fenced like finish; a requested cancel is carried out.
+-- :error, a JSON object or empty, is put in the row so that people see why the run waits; empty leaves the row's own.
+-- Returns the runs that were given back.
+with given_back as (
+    update pgrun.jobs j
+       set status = case when j.cancel_requested_at is null then 'pending' else 'cancelled' end,
+           finished_at = case when j.cancel_requested_at is null then null else now() end,
+           attempt = greatest(j.attempt - 1, 0),
+           due_at = now() + make_interval(secs => :'delay'::float8),
+           error = coalesce(nullif(:'error', '')::jsonb, j.error)
+      from unnest(:'run_ids'::uuid[], :'fences'::bigint[]) as r (run_id, fence)
+     where j.run_id = r.run_id and j.fence = r.fence and j.status = 'running'
+    returning j.run_id, j.queue, j.status),
+woken as (
+    select count(pg_notify('pgrun_wake', queue)) from (select distinct queue from given_back where status = 'pending') q),
+told as (
+    select count(pg_notify('pgrun_done', run_id::text)) from given_back where status = 'cancelled')
+select g.run_id from given_back g, woken, told;

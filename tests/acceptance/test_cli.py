@@ -1,0 +1,194 @@
+"""The command line as an operator types it: a process, its output, its exit code."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from support.database import Conn
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def cli(dsn: str) -> Cli:
+    """Runs `pgrun …` against the test's database."""
+
+    def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "pgrun", *words],
+            env={**os.environ, "PGRUN_DATABASE_URL": dsn, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+def test_a_run_can_be_submitted_listed_shown_cancelled_and_retried(cli: Cli) -> None:
+    submitted = cli("submit", "CityFacts", "Tell me about Rome.", "--model", "gpt-5-mini", "--session-id", "s")
+    run_id = submitted.stdout.strip()
+    assert submitted.returncode == 0
+    assert run_id in cli("ls", "--status", "pending").stdout
+    shown = json.loads(cli("show", run_id, "--json").stdout)
+    assert (shown["input"], shown["kind"], shown["session_id"]) == ("Tell me about Rome.", "agent", "s")
+    assert cli("cancel", run_id).stdout == f"{run_id} cancelled\n"
+    assert cli("retry", run_id).stdout == f"{run_id} pending\n"
+    assert json.loads(cli("ls", "--json").stdout)[0]["status"] == "pending"
+
+
+def test_a_worker_executes_what_was_submitted_and_wait_prints_it(cli: Cli, dsn: str) -> None:
+    from pgrun.testing import ModelServer
+
+    with ModelServer() as models:
+        models.script("Rome is old.")
+        environment = {**os.environ, **models.environ, "PGRUN_DATABASE_URL": dsn}
+        run_id = cli("submit", "CityFacts", "Tell me about Rome.", "--model", "gpt-5-mini").stdout.strip()
+        worker = subprocess.Popen([sys.executable, "-m", "pgrun", "worker"], env=environment, stderr=subprocess.PIPE)
+        try:
+            waited = cli("wait", run_id, "--timeout", "30")
+            assert (waited.stdout, waited.returncode) == ("Rome is old.\n", 0)
+            stats = json.loads(cli("stats", "--json").stdout)
+            assert [row["mode"] for row in stats["workers"]] == ["daemon"]
+            assert stats["queues"][0]["finished_last_minute"] == 1
+        finally:
+            worker.terminate()
+            _, log = worker.communicate()
+    assert worker.returncode == 0, log
+
+
+def test_waiting_for_a_cancelled_run_fails(cli: Cli) -> None:
+    run_id = cli("submit", "x", "hello", "--model", "m").stdout.strip()
+    cli("cancel", run_id)
+    waited = cli("wait", run_id)
+    assert (waited.returncode, waited.stdout) == (1, "")
+    assert "cancelled" in waited.stderr
+
+
+def test_waiting_too_long_says_what_the_run_waits_for(cli: Cli) -> None:
+    cli("submit", "x", "first", "--model", "m", "--session-id", "s")
+    run_id = cli("submit", "x", "second", "--model", "m", "--session-id", "s").stdout.strip()
+    waited = cli("wait", run_id, "--timeout", "0")
+    assert waited.returncode == 1
+    assert "is still pending after 0 s (held: session)" in waited.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["submit", "x", "hi", "--queue", "nope"], 2, 'unknown queue "nope". Known queues: default.'),
+        (["submit", "x", "{not json"], 2, "INPUT begins like JSON but is none"),
+        (["submit", "x", "hi", "--metadata", "[1]"], 2, "--metadata must be a JSON object"),
+        (["submit", "x", "hi", "--output-schema", "/nowhere.json"], 2, "--output-schema /nowhere.json: No such file"),
+        (["show", "not-a-uuid"], 2, "run_id 'not-a-uuid' is not a UUID"),
+        (["show", "00000000-0000-0000-0000-000000000000"], 1, "no run 00000000-0000-0000-0000-000000000000 exists"),
+        (["cancel", "00000000-0000-0000-0000-000000000000"], 1, "no run 00000000-0000-0000-0000-000000000000 exists"),
+        (["wait", "00000000-0000-0000-0000-000000000000"], 1, "no run 00000000-0000-0000-0000-000000000000 exists"),
+        (
+            ["wait", "00000000-0000-0000-0000-000000000000", "--timeout", "-1"],
+            2,
+            "timeout=-1.0: seconds to wait, 0 or more",
+        ),
+        (["ls", "--status", "done"], 2, "--status done: there are pending, running"),
+        (["ls", "--schema", "Bad-Name"], 2, "schema 'Bad-Name'"),
+        (
+            ["ls", "--schema", "elsewhere"],
+            1,
+            'the schema "elsewhere" has no pgrun tables. Run: pgrun migrate --schema elsewhere',
+        ),
+        (["worker", "--import", "no.such.module"], 2, "--import no.such.module: No module named 'no'"),
+        (["worker", "--queues", ","], 2, "give at least one name"),
+        (["worker", "--log-level", "loud"], 2, "--log-level loud: choose debug, info, warning or error"),
+        (["nonsense"], 2, "No such command"),
+    ],
+)
+def test_what_cannot_be_says_so(cli: Cli, words: list[str], code: int, says: str) -> None:
+    refused = cli(*words)
+    assert says in " ".join(refused.stderr.split())
+    assert (refused.returncode, refused.stdout) == (code, "")
+    assert "Traceback" not in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "code", "says"),
+    [
+        ("postgresql://ai:geheim@127.0.0.1:1/ai", 1, "is not available"),
+        ("mysql://root:geheim@localhost/x", 2, "the database URL cannot be understood"),
+        ("", 2, "no database URL: pass one, or set $PGRUN_DATABASE_URL"),
+    ],
+)
+def test_a_database_that_is_not_there_is_named_without_its_password(cli: Cli, url: str, code: int, says: str) -> None:
+    refused = cli("ls", PGRUN_DATABASE_URL=url, DATABASE_URL="")
+    assert says in refused.stderr
+    assert "geheim" not in refused.stderr
+    assert refused.returncode == code
+
+
+def test_an_unknown_name_is_kept_with_a_warning(cli: Cli, conn: Conn) -> None:
+    submitted = cli("submit", "nobody", "hello")
+    assert submitted.returncode == 0
+    assert 'no agent and no worker knows the name "nobody" yet' in submitted.stderr
+    assert conn.execute("select count(*) as n from pgrun.runs where name = 'nobody'").fetchone() == {"n": 1}
+
+
+def test_input_comes_from_stdin_too(cli: Cli, dsn: str, conn: Conn) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pgrun", "submit", "x", "-", "--model", "m"],
+        env={**os.environ, "PGRUN_DATABASE_URL": dsn},
+        input='{"city": "Rome"}',
+        text=True,
+        check=True,
+        capture_output=True,
+    )
+    assert conn.execute("select input from pgrun.jobs").fetchone() == {"input": {"city": "Rome"}}
+
+
+def test_an_output_schema_travels_with_the_run(cli: Cli, conn: Conn, tmp_path: Path) -> None:
+    schema = tmp_path / "city.json"
+    properties = {"city": {"type": "string"}}
+    schema.write_text(json.dumps({"title": "City", "type": "object", "properties": properties, "required": ["city"]}))
+    assert cli("submit", "x", "Rome?", "--model", "m", "--output-schema", str(schema)).returncode == 0
+    row = conn.execute("select output_schema from pgrun.jobs").fetchone()
+    assert row is not None
+    assert row["output_schema"]["properties"] == properties
+
+
+def test_one_bad_id_does_not_keep_the_others_from_being_cancelled(cli: Cli) -> None:
+    run_id, missing = cli("submit", "x", "hi", "--model", "m").stdout.strip(), str(uuid4())
+    cancelled = cli("cancel", missing, run_id)
+    assert cancelled.returncode == 1
+    assert f"{run_id} cancelled" in cancelled.stdout
+    assert f"no run {missing} exists" in cancelled.stderr
+
+
+def test_migrate_says_what_it_did(cli: Cli, new_database: Callable[..., str]) -> None:
+    empty = new_database()
+    first = cli("migrate", PGRUN_DATABASE_URL=empty)
+    assert first.stdout.startswith("applied 0001 tables\n")
+    assert cli("migrate", PGRUN_DATABASE_URL=empty).stdout == 'schema "pgrun" is up to date\n'
+    assert cli("migrate", "--schema", "other", "--json", PGRUN_DATABASE_URL=empty).stdout.startswith('[{"number":1,')
+
+
+def test_help_lists_every_command(cli: Cli) -> None:
+    words = cli("--help").stdout.split()
+    for command in ("demo", "migrate", "worker", "submit", "ls", "show", "wait", "cancel", "retry", "stats"):
+        assert command in words
+        assert cli(command, "--help").returncode == 0
+
+
+def test_commands_answer_quickly(cli: Cli) -> None:
+    """0.4 s on a quiet machine; the best of several runs, and a wide margin, because this one may be busy."""
+    best = 9.0
+    for _ in range(5):
+        started = time.monotonic()
+        assert cli("ls").returncode == 0
+        best = min(best, time.monotonic() - started)
+    assert best < 1.0

@@ -1,0 +1,188 @@
+"""Sessions before jobs, and whoever must take them the other way round yields: nobody ever ends in a deadlock."""
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from threading import Barrier
+
+import psycopg
+import pytest
+from psycopg.errors import DeadlockDetected
+from support.crew import crew
+from support.database import Conn
+from support.hands import hire
+from support.rows import Row
+from support.tables import claim, finish, one, perform
+
+from pgrun import PostgresDb
+from pgrun._ids import new_run_id
+
+THREADS = 8
+STEPS = 400
+SESSIONS = ("a", "b", "c", "")  # "" is none
+
+
+class Someone:
+    """A session of the database that does all that may be done to runs, in no order; a worker too."""
+
+    def __init__(self, conn: Conn, worker_id: str, seed: int) -> None:
+        self._conn = conn
+        self._worker_id = worker_id
+        self._random = random.Random(seed)
+        self.done: Counter[str] = Counter()
+
+    def do_something(self) -> None:
+        steps: tuple[Callable[[], object], ...] = (
+            *(self.submit, self.submit, self.submit, self.end_some, self.end_some, self.end_some),
+            *(self.end_in_a_batch, self.cancel, self.cancel, self.retry_ended, self.retry_ended, self.delete),
+            *(self.try_again, self.give_back, self.rescue, self.die_and_come_back, self.open_sessions, self.leave),
+        )
+        step = self._random.choice(steps)
+        try:
+            step()
+        except psycopg.ProgrammingError as error:
+            if error.sqlstate not in ("PGR01", "PGR02"):  # deleted meanwhile; or it runs, or has completed
+                raise
+        self.done[step.__name__] += 1
+
+    def submit(self) -> None:
+        perform(
+            self._conn,
+            "submit_run",
+            **{"run_id": new_run_id(), "kind": "task", "name": "noop", "queue": "default", "input": "{}"},
+            **{"session_id": self._random.choice(SESSIONS), "session_table": "", "parent_run_id": "", "priority": 0},
+            **{
+                "delay": 0,
+                "max_attempts": 2,
+                "definition": "",
+                "output_schema": "",
+                "content_type": "",
+                "metadata": "{}",
+            },
+        )
+
+    def end_some(self) -> None:
+        for row in self._claim():
+            finish(self._conn, row["run_id"], row["fence"], self._random.choice(["completed", "error", "cancelled"]))
+
+    def end_in_a_batch(self) -> None:
+        claimed = self._claim()
+        with self._conn.transaction():  # longer than one statement: whoever ends runs keeps several sessions
+            for row in claimed:
+                finish(self._conn, row["run_id"], row["fence"])
+
+    def cancel(self) -> None:
+        perform(self._conn, "cancel_run", run_id=self._any_run())
+
+    def retry_ended(self) -> None:
+        perform(self._conn, "retry_ended_run", run_id=self._any_run())
+
+    def delete(self) -> None:
+        self._conn.execute("delete from pgrun.jobs where run_id = %s", [self._any_run()])
+
+    def try_again(self) -> None:
+        for row in self._claim():
+            perform(
+                self._conn, "retry_run", run_id=row["run_id"], fence=row["fence"], delay=0, error="{}", metrics="{}"
+            )
+
+    def give_back(self) -> None:
+        claimed = self._claim()
+        run_ids, fences = [row["run_id"] for row in claimed], [row["fence"] for row in claimed]
+        perform(self._conn, "release_runs", run_ids=run_ids, fences=fences, delay=0, error="")
+
+    def rescue(self) -> None:
+        perform(self._conn, "rescue_runs", worker_id=self._worker_id)
+
+    def die_and_come_back(self) -> None:
+        self._claim()
+        self._conn.execute(
+            "update pgrun.workers set lease_until = now(), lease = '0' where worker_id = %s", [self._worker_id]
+        )
+        self.rescue()
+        perform(self._conn, "beat_worker", worker_id=self._worker_id, draining=False, blocked=0)
+        self._conn.execute(
+            "update pgrun.workers set stopped_at = null, lease_until = now() + interval '1 h' where worker_id = %s",
+            [self._worker_id],
+        )
+
+    def open_sessions(self) -> None:
+        perform(self._conn, "open_sessions")
+
+    def leave(self) -> None:
+        self._claim()
+        perform(self._conn, "stop_worker", worker_id=self._worker_id)
+        self._conn.execute("update pgrun.workers set stopped_at = null where worker_id = %s", [self._worker_id])
+
+    def _claim(self) -> list[Row]:
+        return claim(self._conn, self._worker_id, slots=self._random.randint(1, 4))
+
+    def _any_run(self) -> str:
+        query = "select run_id from pgrun.jobs order by finished_at is null desc, random() limit 1"
+        row = self._conn.execute(query).fetchone()
+        return str(row["run_id"]) if row else new_run_id()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+async def test_no_mixture_of_statements_ends_in_a_deadlock(db: PostgresDb, conn: Conn, dsn: str) -> None:
+    workers = [(await hire(db)).worker_id for _ in range(THREADS)]
+    together = Barrier(THREADS, timeout=30)
+    seed = random.randrange(10**9)
+
+    def act(own: Conn, number: int) -> Counter[str]:
+        someone = Someone(own, workers[number], seed + number)
+        together.wait()
+        for _ in range(STEPS):
+            try:
+                someone.do_something()
+            except DeadlockDetected as error:
+                raise AssertionError(
+                    f"seed {seed + number} after {someone.done}: {error.diag.message_detail}"
+                ) from error
+        return someone.done
+
+    with crew(dsn) as threads:
+        done: Counter[str] = sum(
+            (thread.result() for thread in [threads.start(act, n) for n in range(THREADS)]), Counter()
+        )
+    assert done.total() == THREADS * STEPS
+
+    # Nor is anything stuck: what is open may start once open_sessions has been called, and can be worked off.
+    conn.execute("update pgrun.jobs set status = 'pending', attempt = 0 where status = 'running'")
+    last = (await hire(db)).worker_id
+    while one(conn, "select count(*) from pgrun.jobs where finished_at is null"):
+        perform(conn, "open_sessions")
+        claimed = claim(conn, last, slots=100)
+        assert claimed
+        in_sessions = [row["session_id"] for row in claimed if row["session_id"]]
+        assert len(in_sessions) == len({*in_sessions})
+        for row in claimed:
+            assert finish(conn, row["run_id"], row["fence"])
+
+
+async def test_two_batches_that_end_runs_of_the_same_sessions_in_opposite_order_both_succeed(
+    db: PostgresDb, conn: Conn, dsn: str
+) -> None:
+    """Each holds the session the other wants; both give up on it and write all the same."""
+    hand = await hire(db)
+    conn.execute(
+        "insert into pgrun.jobs (name, session_id) values ('noop', 'a'), ('noop', 'b'), ('noop', 'a'), ('noop', 'b')"
+    )
+    first = {run.session_id: run for run in await hand.claim()}
+    conn.execute("update pgrun.jobs set held = null where held is not null")  # as if the rule were broken
+    second = {run.session_id: run for run in await hand.claim()}
+    together = Barrier(2, timeout=10)
+
+    def end(own: Conn, *claimed: tuple[str, int]) -> bool:
+        with own.transaction():
+            accepted = finish(own, *claimed[0])
+            together.wait()
+            return finish(own, *claimed[1]) and accepted
+
+    with crew(dsn) as threads:
+        one_way = threads.start(end, *[(first[name].run_id, first[name].fence) for name in "ab"])
+        other_way = threads.start(end, *[(second[name].run_id, second[name].fence) for name in "ba"])
+        assert one_way.result()
+        assert other_way.result()
+    assert one(conn, "select array_agg(distinct status) from pgrun.jobs") == ["completed"]

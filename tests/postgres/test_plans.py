@@ -1,0 +1,179 @@
+"""The plans of the statements that run all the time, with a million ended runs in the table: each keeps its index."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import dict_row
+from support.database import Conn
+from support.tables import one, parameters_of
+
+from pgrun.db.statements import statement
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+WORKER = "00000000-0000-7000-8000-000000000001"
+
+FILL = """
+insert into pgrun.queues (queue) values ('mail');
+insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until)
+select format('00000000-0000-7000-8000-%s', lpad(n::text, 12, '0'))::uuid, 'daemon', 'here', 1, '0',
+       '{default,mail}', '{noop}', 50, '15 s', now() + make_interval(secs => n)
+  from generate_series(1, 5) n;
+
+alter table pgrun.jobs disable trigger user;
+insert into pgrun.jobs (kind, name, queue, status, fence, attempt, worker_id, session_id, session_seq,
+                        created_at, started_at, finished_at)
+select 'task', 'noop', case n % 10 when 0 then 'mail' else 'default' end,
+       case n % 20 when 0 then 'error' else 'completed' end, 1, 1, '00000000-0000-7000-8000-000000000001',
+       case n % 2 when 0 then 's' || n / 10 end, case n % 2 when 0 then n % 10 + 1 end, at, at, at
+  from generate_series(1, 1000000) n, lateral (select now() - make_interval(secs => n) as at) t;
+insert into pgrun.jobs (kind, name, due_at, priority)
+select 'task', 'noop', now() + make_interval(secs => 3600 + n), n % 3 from generate_series(1, 50000) n;
+insert into pgrun.jobs (kind, name, due_at, priority, session_id, session_seq, held)
+select 'task', 'noop', now() - make_interval(secs => n), n % 3,
+       case when n > 4000 then 's' || n end, 1, case when n > 4500 then 'session' end
+  from generate_series(1, 5000) n;
+insert into pgrun.jobs (kind, name, status, fence, attempt, worker_id, started_at)
+select 'task', 'noop', 'running', 1, 1, format('00000000-0000-7000-8000-%s', lpad((n % 6 + 1)::text, 12, '0'))::uuid, now()
+  from generate_series(1, 200) n;
+alter table pgrun.jobs enable trigger user;
+analyze pgrun.jobs;
+analyze pgrun.workers;
+"""
+
+
+@pytest.fixture(scope="module")
+def filled(server: str, template: str) -> Iterator[Conn]:
+    """A database with a million ended, 50,000 scheduled, 5,000 pending and 200 running runs."""
+    name = f"{template}_plans"
+    with psycopg.connect(server, autocommit=True) as admin:
+        admin.execute(f'create database "{name}" template "{template}"'.encode())
+        try:
+            own = make_conninfo(server, dbname=name)
+            with psycopg.connect(own, autocommit=True, prepare_threshold=None, row_factory=dict_row) as conn:
+                conn.execute(FILL)
+                yield conn
+        finally:
+            admin.execute(f'drop database "{name}" with (force)'.encode())
+
+
+def some_ids(conn: Conn, status: str, many: int) -> list[str]:
+    rows = conn.execute("select run_id from pgrun.jobs where status = %s limit %s", [status, many]).fetchall()
+    return [str(row["run_id"]) for row in rows]
+
+
+def finish_params(conn: Conn, many: int) -> dict[str, Any]:
+    run_ids = some_ids(conn, "running", many)
+    columns = {"statuses": "completed", "outputs": "{}", "content_types": None, "errors": None, "metrics": "{}"}
+    return {"run_ids": run_ids, "fences": [1] * many} | {name: [value] * many for name, value in columns.items()}
+
+
+def claim_params(slots: int, *, queues: list[str], yields: bool = False) -> dict[str, Any]:
+    return {"worker_id": WORKER, "queues": queues, "names": ["noop"], "slots": slots, "yields": yields, "horizon": 10}
+
+
+CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
+    "claim 1": ("claim_runs", lambda _: claim_params(1, queues=["default"]), {"jobs_due", "jobs_pkey"}),
+    "claim 100": ("claim_runs", lambda _: claim_params(100, queues=["default", "mail"]), {"jobs_due", "jobs_pkey"}),
+    "claim, yielding": (
+        "claim_runs",
+        lambda _: claim_params(50, queues=["default"], yields=True),
+        {"jobs_due", "jobs_pkey"},
+    ),
+    "claim, nothing there": ("claim_runs", lambda _: claim_params(50, queues=["none"]), {"jobs_due", "jobs_pkey"}),
+    "finish 1": ("finish_runs", lambda conn: finish_params(conn, 1), {"jobs_pkey"}),
+    "finish 200": ("finish_runs", lambda conn: finish_params(conn, 200), {"jobs_pkey"}),
+    "rescue": ("rescue_runs", lambda _: {"worker_id": WORKER}, {"jobs_running", "jobs_pkey"}),
+    "look at 1": ("look_at_runs", lambda conn: {"run_ids": some_ids(conn, "completed", 1)}, {"jobs_pkey"}),
+    "look at 1000": ("look_at_runs", lambda conn: {"run_ids": some_ids(conn, "completed", 1000)}, {"jobs_pkey"}),
+    "beat": ("beat_worker", lambda _: {"worker_id": WORKER, "draining": False, "blocked": 0}, {"jobs_running"}),
+    "strays": ("find_strays", lambda _: {"worker_id": WORKER, "older_than": 5}, {"jobs_running"}),
+    "stop": ("stop_worker", lambda _: {"worker_id": WORKER}, {"jobs_running"}),
+    "retry": (
+        "retry_run",
+        lambda conn: {
+            "run_id": some_ids(conn, "running", 1)[0],
+            "fence": 1,
+            "delay": 0,
+            "error": "{}",
+            "metrics": "{}",
+        },
+        {"jobs_pkey"},
+    ),
+    "release": (
+        "release_runs",
+        lambda conn: {"run_ids": some_ids(conn, "running", 50), "fences": [1] * 50, "delay": 0, "error": ""},
+        {"jobs_pkey", "jobs_running"},
+    ),
+    "get": ("get_run", lambda conn: {"run_id": some_ids(conn, "completed", 1)[0]}, {"jobs_pkey"}),
+    "open sessions": ("open_sessions", lambda _: {}, {"jobs_session"}),
+    "list": (
+        "list_runs",
+        lambda _: {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": 20},
+        {"jobs_pkey"},
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_statement_keeps_its_index(filled: Conn, case: str, mode: str) -> None:
+    """With the values at hand and, as the pool does after five executions, without them."""
+    name, params, indexes = CASES[case]
+    nodes = plan(filled, name, params(filled), mode)
+    on_jobs = [node for node in nodes if node.get("Relation Name") == "jobs"]
+    assert [node for node in on_jobs if node["Node Type"] == "Seq Scan"] == []
+    used = {node["Index Name"] for node in nodes if "Index Name" in node}
+    assert {index for index in used if index.startswith("jobs_")} <= indexes
+    assert used & indexes
+
+
+@pytest.mark.parametrize("case", ["claim 1", "claim 100", "claim, nothing there", "finish 200", "rescue", "beat"])
+def test_a_statement_reads_no_more_than_it_must(filled: Conn, case: str) -> None:
+    name, params, _ = CASES[case]
+    values = params(filled)
+    with filled.transaction(force_rollback=True):
+        nodes = plan(filled, name, values, "force_generic_plan", analyze=True)
+    rows = sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in nodes
+        if node.get("Relation Name") == "jobs" and "Scan" in node["Node Type"]
+    )
+    assert rows < 1000  # far from the 5,000 that are due
+
+
+@pytest.mark.parametrize(
+    ("why", "query", "index"),
+    [
+        (
+            "place in the session",
+            "select from pgrun.jobs where session_id = 's4321' and finished_at is null",
+            "jobs_session",
+        ),
+        ("queue_stats", "select * from pgrun.queue_stats", "jobs_finished"),
+    ],
+)
+def test_the_triggers_and_views_find_theirs_too(filled: Conn, why: str, query: str, index: str) -> None:
+    found = one(filled, f"explain (format json) {query}")
+    assert index in {node.get("Index Name") for node in flatten(found[0]["Plan"])}, why
+
+
+def plan(conn: Conn, name: str, values: dict[str, Any], mode: str, *, analyze: bool = False) -> list[dict[str, Any]]:
+    """All nodes of the plan of a prepared statement."""
+    sql, order = parameters_of(statement(name, "pgrun"))
+    conn.execute("deallocate all")
+    conn.execute(f"set plan_cache_mode = {mode}".encode())
+    conn.execute(f"prepare examined as {sql}".encode())
+    literals = ", ".join(psycopg.sql.Literal(values[key]).as_string(conn) for key in order)
+    call = f"execute examined ({literals})" if order else "execute examined"
+    explained = one(conn, f"explain ({'analyze, ' if analyze else ''}format json) {call}")
+    return [*flatten(explained[0]["Plan"])]
+
+
+def flatten(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from flatten(child)

@@ -1,0 +1,156 @@
+"""Every file of `sql/` runs in psql as it stands, with its parameters as variables."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+from support.database import Conn
+from support.hands import hire, submit
+from support.schemas import contents
+from support.tables import one, status
+
+from pgrun import PostgresDb
+from pgrun.db.embedded._binaries import find_binaries
+from pgrun.db.statements import sql_dir
+
+WORKER = "00000000-0000-7000-8000-00000000aaaa"
+OTHER = "00000000-0000-7000-8000-00000000bbbb"
+RUN = "00000000-0000-7000-8000-000000000001"
+
+_SUBMITTED = {
+    "name": "It's",
+    "queue": "default",
+    "session_id": "s",
+    "priority": "-1",
+    "delay": "0.5",
+    "max_attempts": "3",
+    "input": '"What\'s new?"',
+    "metadata": "{}",
+    "definition": "",
+    "output_schema": "",
+}
+
+SAMPLES: dict[str, dict[str, str]] = {
+    "beat_worker": {"worker_id": WORKER, "draining": "false", "blocked": "0"},
+    "cancel_run": {"run_id": RUN},
+    "claim_runs": {
+        **{"worker_id": WORKER, "queues": "{default,mail}", "names": "{}", "slots": "5"},
+        **{"yields": "false", "horizon": "10"},
+    },
+    "declare_agent": {
+        "name": "Poet",
+        "queue": "verse",
+        "definition": '{"model": {}}',
+        "output_schema": "",
+        "max_attempts": "5",
+    },
+    "find_strays": {"worker_id": WORKER, "older_than": "5"},
+    "finish_runs": {
+        **{"run_ids": f"{{{RUN}}}", "fences": "{1}", "statuses": "{completed}", "outputs": "{42}"},
+        **{"content_types": "{NULL}", "errors": "{NULL}", "metrics": "{\\{\\}}"},
+    },
+    "get_queue_stats": {},
+    "get_run": {"run_id": RUN},
+    "get_worker_status": {},
+    "is_served": {"queue": "default"},
+    "list_runs": {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": "20"},
+    "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}"},
+    "open_sessions": {},
+    "register_worker": {
+        **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
+        **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
+    },
+    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": ""},
+    "rescue_runs": {"worker_id": OTHER},
+    "retry_ended_run": {"run_id": OTHER},
+    "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", "metrics": "{}"},
+    "stop_worker": {"worker_id": WORKER},
+    "submit_by_name": {**_SUBMITTED, "run_id": ""},
+    "submit_run": {
+        **_SUBMITTED,
+        **{"run_id": "00000000-0000-7000-8000-00000000cccc", "kind": "task"},
+        **{"session_table": "", "parent_run_id": "", "content_type": ""},
+    },
+}
+
+FILES = sorted(path.stem for path in (sql_dir() / "queries").glob("*.sql"))
+Psql = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def psql() -> Psql:
+    """Executes a file with variables and returns what psql prints."""
+    program = shutil.which("psql") or str(find_binaries() / "psql")
+
+    def run(dsn: str, file: Path, variables: Mapping[str, str]) -> str:
+        given = [f"--set={name}={value}" for name, value in variables.items()]
+        command = [program, dsn, "--no-psqlrc", "--set=ON_ERROR_STOP=1", *given, f"--file={file}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=15)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def running(conn: Conn) -> None:
+    """One run in the hands of a worker, and one that was cancelled."""
+    conn.execute(
+        "insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until) "
+        "values (%s, 'daemon', 'here', 1, '0', '{default}', '{}', 1, '1 h', now() + interval '1 h')",
+        [WORKER],
+    )
+    conn.execute(
+        "insert into pgrun.jobs (run_id, name, status, fence, attempt, worker_id, finished_at) values "
+        "(%s, 'noop', 'running', 1, 1, %s, null), (%s, 'noop', 'cancelled', 0, 0, null, now())",
+        [RUN, WORKER, OTHER],
+    )
+
+
+def test_every_file_has_a_sample() -> None:
+    assert sorted(SAMPLES) == FILES
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_sample_names_all_variables_of_its_file_and_no_others(name: str) -> None:
+    text = (sql_dir() / "queries" / f"{name}.sql").read_text(encoding="utf-8")
+    assert {*re.findall(r":'(\w+)'", text)} == SAMPLES[name].keys()
+
+
+@pytest.mark.usefixtures("running")
+@pytest.mark.parametrize("name", FILES)
+def test_a_query_runs_in_psql(dsn: str, psql: Psql, name: str) -> None:
+    assert psql(dsn, sql_dir() / "queries" / f"{name}.sql", SAMPLES[name])
+
+
+@pytest.mark.usefixtures("running")
+def test_what_is_done_in_psql_is_done(dsn: str, conn: Conn, psql: Psql) -> None:
+    queries = sql_dir() / "queries"
+    psql(dsn, queries / "finish_runs.sql", SAMPLES["finish_runs"])
+    assert status(conn, RUN) == "completed"
+    psql(dsn, queries / "submit_run.sql", SAMPLES["submit_run"])
+    assert one(conn, "select input from pgrun.jobs where name = 'It''s'") == "What's new?"
+    assert "pending" in psql(dsn, queries / "retry_ended_run.sql", SAMPLES["retry_ended_run"])
+    assert OTHER in psql(dsn, queries / "list_runs.sql", SAMPLES["list_runs"] | {"status": "pending"})
+
+
+async def test_the_migrations_run_in_psql_and_give_the_same_schema(
+    dsn: str, conn: Conn, new_database: Callable[..., str], psql: Psql
+) -> None:
+    by_hand = new_database()
+    for file in sorted((sql_dir() / "migrations").glob("*.sql")):
+        psql(by_hand, file, {})
+    with psycopg.connect(by_hand, autocommit=True, row_factory=dict_row) as look:
+        assert contents(look, "pgrun") == contents(conn, "pgrun")
+        look.execute(
+            "insert into pgrun.migrations (number, name) select n, 'by hand' from generate_series(1, %s) n",
+            [len([*(sql_dir() / "migrations").glob("*.sql")])],
+        )
+    async with PostgresDb(by_hand, worker="external") as db:
+        await submit(db)
+        assert len(await (await hire(db)).claim()) == 1

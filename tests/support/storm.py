@@ -1,0 +1,159 @@
+"""A storm: many runs in mixed sessions while their workers are killed, stopped, cancelled and cut off at random.
+
+What happens is drawn from a seed; when it happens depends on the machine, so a seed repeats the plan and not the run.
+"""
+
+import random
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from pgrun import Agent, PostgresDb, RunCancelled, RunFailed, RunOutput, UsageError, Worker
+from pgrun._ids import new_run_id
+from pgrun.testing import Answer, reply, server_error
+from support.netfault import Proxy
+from support.processes import Processes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much happens, in how many seconds."""
+
+    seed: int
+    runs: int
+    seconds: float
+    lease: float
+
+
+class Storm:
+    """One storm over one database.
+
+    Args:
+        plan: What is to happen.
+        agent: Whose runs they are; its `db` is a way to the database that is never cut.
+        cut_off: Another way there, through `proxy`, which is cut.
+        proxy: The network that fails.
+        processes: Starts workers.
+
+    Attributes:
+        texts: The input of each run that was submitted, by run_id.
+        answers: What callers got: the answer, or the name of the error; each was asked for once.
+        retried: Runs that a person made due again.
+    """
+
+    def __init__(
+        self, plan: Plan, agent: Agent[str], *, cut_off: PostgresDb, proxy: Proxy, processes: Processes
+    ) -> None:
+        assert agent.db is not None
+        self._plan = plan
+        self._agent = agent
+        self._db = agent.db
+        self._cut_off = cut_off
+        self._proxy = proxy
+        self._processes = processes
+        self._chance = random.Random(plan.seed)
+        self.texts: dict[str, str] = {}
+        self.answers: dict[str, str] = {}
+        self.retried: set[str] = set()
+
+    def answer(self, body: dict[str, Any]) -> Answer:
+        """What the model says: usually the right thing, soon."""
+        if self._chance.random() < 0.05:
+            return server_error()
+        return reply(f"answer to {body['input'][-1]['content']}", delay=self._chance.uniform(0.001, 0.06))
+
+    async def rage(self) -> None:
+        """Lets everything happen, then one worker in peace finish what is left; ends when every caller has its answer."""
+        async with anyio.create_task_group() as callers:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._submit_all, callers)
+                with anyio.move_on_after(self._plan.seconds):
+                    async with anyio.create_task_group() as dangers:
+                        for db in (self._db, self._db, self._cut_off):
+                            dangers.start_soon(self._work_in_danger, db)
+                        for _ in range(2):
+                            dangers.start_soon(self._endanger_a_process)
+                        for danger in (self._cut_the_network, self._cancel_some, self._retry_some):
+                            dangers.start_soon(danger)
+            async with Worker(self._db, concurrency=20):
+                await self._db.await_runs([*self.texts], timeout=60)
+
+    async def _submit_all(self, callers: TaskGroup) -> None:
+        for number in range(self._plan.runs):
+            run_id, text = new_run_id(), f"run {number}"
+            session_id = f"session {self._chance.randrange(8)}" if self._chance.random() < 0.6 else None
+            run = await self._agent.arun(text, background=True, run_id=run_id, max_attempts=100, session_id=session_id)
+            self.texts[run_id] = text
+            callers.start_soon(self._await_answer, run)
+            await anyio.sleep(self._chance.uniform(0, 1.8 * self._plan.seconds / self._plan.runs))
+
+    async def _await_answer(self, run: RunOutput[str]) -> None:
+        try:
+            self.answers[run.run_id] = await run.aresult()
+        except (RunCancelled, RunFailed) as error:
+            self.answers[run.run_id] = type(error).__name__
+
+    async def _work_in_danger(self, db: PostgresDb) -> None:
+        while True:
+            seconds, grace = self._chance.uniform(0.1, 1.5), self._chance.choice((0.0, 0.1, 5.0))
+            if self._chance.random() < 0.5:
+                with anyio.move_on_after(seconds):
+                    async with Worker(db, concurrency=self._chance.randint(1, 6), grace=grace):
+                        await anyio.sleep_forever()
+            else:
+                async with Worker(db, concurrency=self._chance.randint(1, 6), grace=grace):
+                    await anyio.sleep(seconds)
+
+    async def _endanger_a_process(self) -> None:
+        while True:
+            worker = self._processes.worker(
+                "--concurrency", "5", "--grace", "0.2", lease=self._plan.lease, dsn=self._proxy.conninfo
+            )
+            try:
+                await anyio.sleep(self._chance.uniform(0.8, 3))  # also before it is ready
+                match self._chance.choice(("kill", "stop", "terminate")):
+                    case "stop":
+                        worker.send(signal.SIGSTOP)
+                        await anyio.sleep(self._chance.uniform(0.1, 1.5 * self._plan.lease))
+                        worker.send(signal.SIGCONT)
+                        await anyio.sleep(self._chance.uniform(0, 1))
+                    case "terminate":
+                        worker.send(signal.SIGTERM)
+                        await worker.ends()
+            finally:
+                worker.kill()
+
+    async def _cut_the_network(self) -> None:
+        while True:
+            await anyio.sleep(self._chance.uniform(0.2, 1))
+            match self._chance.choice(("cut", "lose", "hole")):
+                case "cut":
+                    self._proxy.cut()
+                case "lose":
+                    self._proxy.lose_answer(
+                        self._chance.choice(("claim_runs", "finish_runs", "retry_run", "rescue_runs"))
+                    )
+                case "hole":
+                    self._proxy.black_hole()
+                    with anyio.move_on_after(self._chance.uniform(0.1, 0.5)):
+                        await anyio.sleep_forever()
+                    self._proxy.heal()
+
+    async def _cancel_some(self) -> None:
+        while True:
+            await anyio.sleep(self._chance.uniform(0, 0.1))
+            if self.texts:
+                await self._agent.acancel_run(self._chance.choice([*self.texts]))
+
+    async def _retry_some(self) -> None:
+        verbs = (await self._db.connected()).verbs
+        while True:
+            await anyio.sleep(self._chance.uniform(0, 0.2))
+            for row in await verbs.list_runs(status="cancelled", max_rows=3):
+                with suppress(UsageError):  # somebody else was faster
+                    await verbs.retry_ended(str(row["run_id"]))
+                    self.retried.add(str(row["run_id"]))

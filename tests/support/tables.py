@@ -1,0 +1,62 @@
+"""Looks at tables, and the statement files on plain connections."""
+
+import re
+from typing import Any
+
+from pgrun.db.statements import statement
+from support.database import Conn
+from support.rows import Row, row_of
+
+
+def status(conn: Conn, run_id: str) -> str:
+    return str(row_of(conn, run_id)["status"])
+
+
+def one(conn: Conn, query: str, *params: Any) -> Any:
+    """The only column of the only row."""
+    rows = conn.execute(query.encode(), params or None).fetchall()
+    assert len(rows) == 1, rows
+    assert len(rows[0]) == 1, rows
+    return next(iter(rows[0].values()))
+
+
+def perform(conn: Conn, name: str, /, **params: Any) -> list[Row]:
+    """Executes ``sql/queries/<name>.sql`` once, without the repeats and translations of the runtime."""
+    cursor = conn.execute(statement(name, "pgrun").encode(), params, prepare=False)
+    return cursor.fetchall() if cursor.description else []
+
+
+def claim(conn: Conn, worker_id: str, *, slots: int = 1) -> list[Row]:
+    """Claims from the queue default."""
+    rows = perform(
+        conn, "claim_runs", worker_id=worker_id, queues=["default"], names=[], slots=slots, yields=False, horizon=0
+    )
+    return [row for row in rows if row["run_id"]]
+
+
+def finish(conn: Conn, run_id: str, fence: int, status: str = "completed") -> bool:
+    """Ends one run; whether that was accepted."""
+    (row,) = perform(
+        conn,
+        "finish_runs",
+        run_ids=[run_id],
+        fences=[fence],
+        statuses=[status],
+        outputs=['"done"' if status == "completed" else None],
+        content_types=[None],
+        errors=['{"message": "broke"}' if status == "error" else None],
+        metrics=["{}"],
+    )
+    return bool(row["accepted"])
+
+
+def parameters_of(sql: str) -> tuple[str, list[str]]:
+    """A statement as the server knows it, with $1, and the names of its parameters in that order."""
+    order: list[str] = []
+
+    def number(match: re.Match[str]) -> str:
+        if match[1] not in order:
+            order.append(match[1])
+        return f"${order.index(match[1]) + 1}"
+
+    return re.sub(r"%\((\w+)\)s", number, sql).replace("%%", "%"), order

@@ -1,0 +1,106 @@
+"""What type checkers know of the public API: mypy checks this file, nothing in it is executed but the last test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, TypedDict, assert_type
+
+from pydantic import BaseModel
+
+from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy, RunMetrics, RunOutput, RunStatus, Settings, Worker
+from pgrun.run.base import RunFailure
+
+
+class City(BaseModel):
+    name: str
+
+
+@dataclass
+class Fact:
+    text: str
+
+
+class Row(TypedDict):
+    n: int
+
+
+async def a_typed_agent(db: PostgresDb) -> None:
+    agent = Agent(name="Cities", model=OpenAIResponses(id="gpt-5-mini"), output_schema=City, db=db)
+    assert_type(agent, Agent[City])
+    run = await agent.arun("Tokyo?", background=True, session_id="s", delay=5, priority=-1, metadata={"a": 1})
+    assert_type(run, RunOutput[City])
+    assert_type(run.content, City | None)
+    assert_type(await run.aresult(timeout=5), City)
+    assert_type(run.result(), City)
+    assert_type(agent.run("Tokyo?"), RunOutput[City])
+    assert_type(agent.run("Tokyo?").result(timeout=5), City)
+
+
+async def an_agent_of_plain_text() -> None:
+    agent = Agent(model="gpt-5-mini", instructions=["Be brief."], retry=RetryPolicy(max_attempts=2))
+    assert_type(agent, Agent[str])
+    assert_type(await agent.arun("?"), RunOutput[str])
+    assert_type(await (await agent.arun("?", background=True)).aresult(), str)
+    assert_type(agent.run("?").result(), str)
+    assert_type(Agent(model="gpt-5-mini", output_schema=None), Agent[str])
+
+
+async def a_type_for_one_run(agent: Agent[str], cities: Agent[City]) -> None:
+    assert_type(await agent.arun("?", output_schema=City), RunOutput[City])
+    assert_type(await cities.arun("?", output_schema=list[City]), RunOutput[list[City]])
+    assert_type(await (await cities.arun("?", output_schema=Fact, background=True)).aresult(), Fact)
+    assert_type(agent.run("?", output_schema=Row), RunOutput[Row])
+    assert_type(agent.run("?", output_schema=int).result(), int)
+
+
+async def a_schema_that_type_checkers_cannot_see(agent: Agent[str]) -> None:
+    assert_type(Agent(model="gpt-5-mini", output_schema={"type": "string"}), Agent[Any])
+    assert_type(await agent.arun("?", output_schema={"type": "string"}), RunOutput[Any])
+    assert_type(agent.run("?", output_schema=City | None), RunOutput[Any])
+
+
+async def runs_that_are_read_again(agent: Agent[City], run: RunOutput[City]) -> None:
+    assert_type(await agent.aget_run_output(run.run_id), RunOutput[Any] | None)
+    assert_type(await agent.aget_run_output(run_id=run.run_id, session_id=run.session_id), RunOutput[Any] | None)
+    assert_type(await agent.aget_run_output(run.run_id, output_schema=City), RunOutput[City] | None)
+    assert_type(agent.get_run_output(run.run_id), RunOutput[Any] | None)
+    assert_type(agent.get_run_output(run.run_id, output_schema=City), RunOutput[City] | None)
+    assert_type(await agent.acancel_run(run.run_id), bool)
+    assert_type(agent.cancel_run(run.run_id), bool)
+
+
+async def many_runs(db: PostgresDb, runs: Sequence[RunOutput[City]]) -> None:
+    run_ids = [run.run_id for run in runs]
+    assert_type(await db.await_runs(run_ids, timeout=5, mode="any"), list[RunOutput[Any]])
+
+
+def the_parts_of_a_run(run: RunOutput[City]) -> None:
+    assert_type(run.run_id, str)
+    assert_type(run.session_id, str | None)
+    assert_type(run.status, RunStatus)
+    assert_type(run.status == RunStatus.pending, bool)
+    assert_type(run.error, RunFailure | None)
+    assert_type(run.metrics, RunMetrics)
+    assert_type(run.metrics.cost_usd, float | None)
+    assert_type(run.metadata, dict[str, Any])
+
+
+async def a_worker_in_this_process() -> None:
+    async with PostgresDb(settings=Settings(lease=5)) as db, Worker(db, queues=["default"], concurrency=5) as worker:
+        assert_type(db, PostgresDb)
+        assert_type(worker, Worker)
+        assert_type(worker.running, int)
+
+
+async def what_type_checkers_refuse(agent: Agent[City], db: PostgresDb) -> None:
+    await agent.arun("?", stream=True)  # type: ignore[call-overload]
+    await agent.arun("?", delay="5")  # type: ignore[call-overload]
+    await agent.arun("?", True)  # type: ignore[call-overload]
+    Agent(model="gpt-5-mini", markdown=True)  # type: ignore[call-overload]
+    Agent("Cities", model="gpt-5-mini")  # type: ignore[call-overload]
+    PostgresDb("embedded:", worker="sometimes")  # type: ignore[arg-type]
+    await db.await_runs(["r"], mode="some")  # type: ignore[arg-type]
+
+
+def test_type_checkers_are_told_that_the_package_has_types() -> None:
+    assert files("pgrun").joinpath("py.typed").is_file()
