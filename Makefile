@@ -3,13 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint check soak benchmarks clean
+.PHONY: demo test soak lint clean
 
 demo: $(VENV)/.installed
 	$(BIN)/pgrun demo
 
+# Files go to PROCESSES processes, which share one server; make test PROCESSES=1 TESTS=tests/unit runs a part, in one process.
+PROCESSES ?= 2
+TESTS ?= tests
+
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(TESTS)
+
+# The long forms of the tests that break things.
+soak: $(VENV)/.installed
+	$(BIN)/python -m pytest -m soak $(TESTS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -38,7 +38,8 @@ def server() -> Iterator[str]:
     if given := os.environ.get("PGRUN_TEST_DSN"):
         yield given
         return
-    settings = {"fsync": "off", "max_connections": "300", "shared_buffers": "256MB"}
+    # Autovacuum's visits would be counted among the transactions that a test counts; tests of plans analyze by themselves.
+    settings = {"fsync": "off", "max_connections": "300", "shared_buffers": "256MB", "autovacuum": "off"}
     postgres = EmbeddedPostgres(Path(os.environ["PGRUN_TEST_DIR"]) / "postgres", settings=settings)
     postgres.acquire()
     yield postgres.conninfo

@@ -15,7 +15,7 @@ from support.processes import Process, Processes
 
 from pgrun.testing import ModelServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(60), pytest.mark.xdist_group("port 5532")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 _SEEDS = Path(__file__).parent / "seeds"
 _URL = "postgresql://ai:ai@localhost:5532/ai"
