@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import signal
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -19,13 +21,19 @@ from pgrun import PostgresDb, events
 from pgrun._sync import run_sync
 from pgrun.agent import _registry
 from pgrun.db.embedded import EmbeddedPostgres
+from pgrun.db.embedded._locks import is_locked
 from pgrun.testing import ModelServer
+
+# Autovacuum's visits would be counted among the transactions that a test counts; tests of plans analyze by themselves.
+_SETTINGS = {"fsync": "off", "max_connections": "300", "shared_buffers": "256MB", "autovacuum": "off"}
 
 _names = count()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """One server for all processes of a run: the first decides where, the others inherit it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does so in the background; tests interrupt programs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if "PGRUN_TEST_DSN" not in os.environ and "PGRUN_TEST_DIR" not in os.environ:
         # Not under the home directory, where the account that runs the server for root could not reach it.
         os.environ["PGRUN_TEST_DIR"] = tempfile.mkdtemp(prefix="pgrun-tests-")
@@ -38,9 +46,7 @@ def server() -> Iterator[str]:
     if given := os.environ.get("PGRUN_TEST_DSN"):
         yield given
         return
-    # Autovacuum's visits would be counted among the transactions that a test counts; tests of plans analyze by themselves.
-    settings = {"fsync": "off", "max_connections": "300", "shared_buffers": "256MB", "autovacuum": "off"}
-    postgres = EmbeddedPostgres(Path(os.environ["PGRUN_TEST_DIR"]) / "postgres", settings=settings)
+    postgres = EmbeddedPostgres(Path(os.environ["PGRUN_TEST_DIR"]) / "postgres", settings=_SETTINGS)
     postgres.acquire()
     yield postgres.conninfo
     postgres.release()
@@ -88,6 +94,32 @@ def conn(dsn: str) -> Iterator[Conn]:
     """A person in psql: a plain connection in autocommit."""
     with psycopg.connect(dsn, autocommit=True, row_factory=psycopg.rows.dict_row) as connection:
         yield connection
+
+
+@pytest.fixture(scope="session")
+def own_server() -> Iterator[EmbeddedPostgres]:
+    """A server that nobody else uses: it can be restarted, and what it counts is ours.
+
+    On a shared one a listener also wakes, in a transaction, for what is notified in other databases.
+    """
+    # Not in pytest's directory, which the account that runs the server for root may not enter.
+    with tempfile.TemporaryDirectory(prefix="pgrun-own-") as directory:
+        os.chmod(directory, 0o711)
+        postgres = EmbeddedPostgres(Path(directory) / "postgres", settings=_SETTINGS)
+        with postgres:
+            yield postgres
+        while is_locked(postgres.directory / "watchdog.lock"):  # it goes in the background, and still writes
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def own_dsn(own_server: EmbeddedPostgres) -> str:
+    """Conninfo of a fresh database with pgrun's schema on that server."""
+    name = f"pgrun_test_{next(_names)}"
+    _admin(own_server.conninfo, "create database {}", name)
+    dsn = make_conninfo(own_server.conninfo, dbname=name)
+    run_sync(PostgresDb(dsn, worker="external").amigrate)
+    return dsn
 
 
 @pytest.fixture

@@ -191,9 +191,17 @@ class Verbs:
         return None if row is None else str(row["status"])
 
     async def release(
-        self, held: Sequence[tuple[str, int]], *, delay: float = 0.0, error: dict[str, Any] | None = None
+        self,
+        held: Sequence[tuple[str, int]],
+        *,
+        delay: float = 0.0,
+        error: dict[str, Any] | None = None,
+        metrics: dict[str, Any] | None = None,
     ) -> set[str]:
-        """Gives runs, as pairs of run_id and fence, back uncounted; returns the ids of those that were still ours."""
+        """Gives runs, as pairs of run_id and fence, back uncounted; returns the ids of those that were still ours.
+
+        Without `error` or `metrics` the rows keep theirs.
+        """
         rows = await self._runtime.fetch(
             "release_runs",
             {
@@ -201,6 +209,7 @@ class Verbs:
                 "fences": [fence for _, fence in held],
                 "delay": delay,
                 "error": _json_or_none(error),
+                "metrics": _json_or_none(metrics),
             },
         )
         return {str(row["run_id"]) for row in rows}

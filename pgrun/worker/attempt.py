@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from pgrun.agent import registered_agents
@@ -40,31 +41,58 @@ class Release:
 
     delay: float
     error: dict[str, Any]
+    metrics: dict[str, Any]
 
 
 Decision = Ending | Retry | Release
 
 
-async def attempt(claimed: Claimed, settings: Settings) -> Decision:
-    """Carries out an attempt and decides what follows; raises nothing but the cancellation of the caller."""
-    started = time.monotonic()
-    turns: Turns | None = None
-    policy = RetryPolicy()  # until the run's own is known
-    try:
-        turns, policy = _decode(claimed)
-        content = await turns.take()
-    except _UnknownHere as error:
-        return Release(settings.unknown_delay, _error(claimed, error))
-    except QuotaExceeded as error:
-        return Release(settings.quota_delay, _error(claimed, error))
-    except Exception as error:
-        metrics = _metrics(claimed, turns, started)
+class Attempt:
+    """One attempt at a claimed run."""
+
+    def __init__(self, claimed: Claimed, settings: Settings) -> None:
+        self._claimed = claimed
+        self._settings = settings
+        self._started = time.monotonic()
+        self._turns: Turns | None = None
+        self._policy = RetryPolicy()  # until the run's own is known
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What the run has used until now, before and in this attempt."""
+        here = (self._turns.metrics if self._turns else RunMetrics()) + RunMetrics(
+            duration=time.monotonic() - self._started
+        )
+        total = _read_metrics(self._claimed) + here
+        return total.model_dump(exclude_defaults=True)
+
+    async def decide(self) -> Decision:
+        """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
+        try:
+            turns, self._policy = _decode(self._claimed)
+            self._turns = turns
+            content = await turns.take()
+        except _UnknownHere as error:
+            return Release(self._settings.unknown_delay, _error(self._claimed, error), self.metrics)
+        except QuotaExceeded as error:
+            return Release(self._settings.quota_delay, _error(self._claimed, error), self.metrics)
+        except Exception as error:
+            return self._after(error)
+        content_type = turns.output.name if turns.output else "str"
+        return Ending(self._claimed, "completed", self.metrics, output=content, content_type=content_type)
+
+    def _after(self, error: Exception) -> Decision:
+        claimed = self._claimed
         if _may_retry(error) and claimed.attempt < claimed.max_attempts:
             retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
-            return Retry(policy.delay(claimed.attempt, retry_after=retry_after), _error(claimed, error), metrics)
-        return Ending(claimed, "error", metrics, error=_error(claimed, error))
-    content_type = turns.output.name if turns.output else "str"
-    return Ending(claimed, "completed", _metrics(claimed, turns, started), output=content, content_type=content_type)
+            delay = self._policy.delay(claimed.attempt, retry_after=retry_after)
+            return Retry(delay, _error(claimed, error), self.metrics)
+        return Ending(claimed, "error", self.metrics, error=_error(claimed, error))
+
+
+def unforeseen(claimed: Claimed, error: Exception) -> Ending:
+    """The end of a run of which even the decision could not be written: it must not be paid again and again."""
+    return Ending(claimed, "error", claimed.metrics, error=_error(claimed, error))
 
 
 class _UnknownHere(AttemptError):
@@ -109,11 +137,12 @@ def _may_retry(error: Exception) -> bool:
     return isinstance(error, ModelUnavailable) or not isinstance(error, AttemptError | UsageError)
 
 
-def _metrics(claimed: Claimed, turns: Turns | None, started: float) -> dict[str, Any]:
-    """What the run used before and in this attempt."""
-    here = (turns.metrics if turns else RunMetrics()) + RunMetrics(duration=time.monotonic() - started)
-    total = RunMetrics.model_validate(claimed.metrics) + here
-    return total.model_dump(exclude_defaults=True)
+def _read_metrics(claimed: Claimed) -> RunMetrics:
+    try:
+        return RunMetrics.model_validate(claimed.metrics)
+    except ValidationError:
+        _log.warning("%r: metrics in its row cannot be read and are counted anew: %r", claimed, claimed.metrics)
+        return RunMetrics()
 
 
 def _error(claimed: Claimed, error: Exception) -> dict[str, Any]:

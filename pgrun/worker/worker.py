@@ -22,7 +22,7 @@ from pgrun.db import listener
 from pgrun.db.postgres import Connected, PostgresDb
 from pgrun.db.verbs import Claimed, Ending, WorkerCard
 from pgrun.errors import DatabaseError, UsageError
-from pgrun.worker.attempt import Decision, Release, Retry, attempt
+from pgrun.worker.attempt import Attempt, Decision, Release, Retry, unforeseen
 from pgrun.worker.flusher import Flusher
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.maintenance import Maintenance
@@ -212,18 +212,20 @@ class Worker:
         return claimed, interval if next_due is None else min(interval, max(next_due, 0.0))
 
     async def _carry_out(self, held: _Held) -> None:
-        decision: Decision | None = None
         try:
-            with held.scope:
-                decision = await attempt(held.claimed, self.db.settings)
-            if decision is None and held.why is _Stop.CANCELLED:
-                decision = Ending(held.claimed, "cancelled", held.claimed.metrics)
-            if decision is not None:
+            if (decision := await self._attempt(held)) is not None:
                 with anyio.CancelScope(shield=True):
                     await self._record(held.claimed, decision)
         finally:
             del self._held[held.key]
             self._slot_freed.set()
+
+    async def _attempt(self, held: _Held) -> Decision | None:
+        """What follows from the attempt; None where it was stopped and others see to the run."""
+        attempt = Attempt(held.claimed, self.db.settings)
+        with held.scope:
+            return await attempt.decide()
+        return Ending(held.claimed, "cancelled", attempt.metrics) if held.why is _Stop.CANCELLED else None
 
     async def _record(self, claimed: Claimed, decision: Decision) -> None:
         """Writes a decision, however long the database is away: what was paid for must not be lost."""
@@ -236,7 +238,11 @@ class Worker:
                     _log.error("%r: its outcome could not be written, it will be repeated: %s", claimed, error)
                     return
                 _log.warning("%r: its outcome is not written yet: %s", claimed, error)
-                await anyio.sleep(1)
+            except (
+                Exception
+            ) as error:  # a value that the database refuses, or a fault of ours: it must not end the worker
+                decision = unforeseen(claimed, error)
+            await anyio.sleep(1)
 
     async def _write(self, claimed: Claimed, decision: Decision) -> None:
         match decision:
@@ -246,8 +252,9 @@ class Worker:
                 status = await self._verbs.retry(claimed, delay=delay, error=error, metrics=metrics)
                 counts, verb = status is not None, "retried"
                 _log.warning("%r failed, next attempt in %.1f s: %s", claimed, delay, error["message"])
-            case Release(delay, error):
-                counts = bool(await self._verbs.release([(claimed.run_id, claimed.fence)], delay=delay, error=error))
+            case Release(delay, error, metrics):
+                held = [(claimed.run_id, claimed.fence)]
+                counts = bool(await self._verbs.release(held, delay=delay, error=error, metrics=metrics))
                 verb = "released"
                 _log.warning("%r is put off for %.0f s: %s", claimed, delay, error["message"])
         if counts:

@@ -1,6 +1,7 @@
 -- Gives runs back without using up an attempt: at shutdown, when the process cannot execute them, or when the provider has to be
 -- waited for. They are due again :delay seconds from now. Fenced like finish; a requested cancel is carried out.
--- :error, a JSON object or empty, is put in the row so that people see why the run waits; empty leaves the row's own.
+-- :error, a JSON object or empty, is put in the row so that people see why the run waits, :metrics what it has used until now;
+-- empty leaves the row's own.
 -- Returns the runs that were given back.
 with given_back as (
     update pgrun.jobs j
@@ -8,7 +9,8 @@ with given_back as (
            finished_at = case when j.cancel_requested_at is null then null else now() end,
            attempt = greatest(j.attempt - 1, 0),
            due_at = now() + make_interval(secs => :'delay'::float8),
-           error = coalesce(nullif(:'error', '')::jsonb, j.error)
+           error = coalesce(nullif(:'error', '')::jsonb, j.error),
+           metrics = coalesce(nullif(:'metrics', '')::jsonb, j.metrics)
       from unnest(:'run_ids'::uuid[], :'fences'::bigint[]) as r (run_id, fence)
      where j.run_id = r.run_id and j.fence = r.fence and j.status = 'running'
     returning j.run_id, j.queue, j.status),

@@ -13,6 +13,7 @@ from psycopg.conninfo import conninfo_to_dict
 from support.until import until
 
 from pgrun import Agent, OpenAIResponses, PostgresDb, Worker
+from pgrun.db.embedded import EmbeddedPostgres
 from pgrun.testing import ModelServer, hang
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -60,18 +61,18 @@ class Round:
 
 
 async def test_an_idle_worker_and_an_idle_waiter_make_at_most_one_statement_a_second_each(
-    server: str, dsn: str, models: ModelServer
+    own_server: EmbeddedPostgres, own_dsn: str, models: ModelServer
 ) -> None:
     models.always(hang())
-    cost = Round(server, dsn, models)
+    cost = Round(own_server.conninfo, own_dsn, models)
     short, long = await cost.idle(1), await cost.idle(11)
     rate = (long - short) / 10
     _log.warning("idle worker and idle waiter together: %.2f transactions a second", rate)
     assert rate <= 1.0  # for both; 2 would be allowed
 
 
-async def test_a_run_costs_few_transactions(server: str, dsn: str, models: ModelServer) -> None:
-    cost = Round(server, dsn, models)
+async def test_a_run_costs_few_transactions(own_server: EmbeddedPostgres, own_dsn: str, models: ModelServer) -> None:
+    cost = Round(own_server.conninfo, own_dsn, models)
     few, many = await cost.busy(50), await cost.busy(250)
     per_run = (many - few) / 200
     _log.warning("one after the other, each awaited: %.2f transactions a run", per_run)

@@ -57,6 +57,15 @@ async def test_why_it_waits_is_in_the_row_and_an_earlier_error_is_kept(db: Postg
     assert row_of(conn, run_id)["error"] == {"message": "no credit"}
 
 
+async def test_what_it_has_used_is_in_the_row_and_is_kept_where_nothing_is_said(db: PostgresDb, conn: Conn) -> None:
+    run_id = await submit(db)
+    hand = await hire(db)
+    await hand.verbs.release([(run_id, (await hand.claim_one()).fence)], metrics={"total_tokens": 15})
+    assert row_of(conn, run_id)["metrics"] == {"total_tokens": 15}
+    await hand.verbs.release([(run_id, (await hand.claim_one()).fence)])
+    assert row_of(conn, run_id)["metrics"] == {"total_tokens": 15}
+
+
 async def test_a_requested_cancel_is_carried_out(db: PostgresDb, conn: Conn, ear: Ear) -> None:
     cancelled, pending = [await submit(db, priority=n) for n in range(2)]
     hand = await hire(db)
