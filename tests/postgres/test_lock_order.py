@@ -89,7 +89,7 @@ class Someone:
     def give_back(self) -> None:
         claimed = self._claim()
         run_ids, fences = [row["run_id"] for row in claimed], [row["fence"] for row in claimed]
-        perform(self._conn, "release_runs", run_ids=run_ids, fences=fences, delay=0, error="")
+        perform(self._conn, "release_runs", run_ids=run_ids, fences=fences, delay=0, error="", metrics="")
 
     def rescue(self) -> None:
         perform(self._conn, "rescue_runs", worker_id=self._worker_id)

@@ -105,7 +105,13 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     ),
     "release": (
         "release_runs",
-        lambda conn: {"run_ids": some_ids(conn, "running", 50), "fences": [1] * 50, "delay": 0, "error": ""},
+        lambda conn: {
+            "run_ids": some_ids(conn, "running", 50),
+            "fences": [1] * 50,
+            "delay": 0,
+            "error": "",
+            "metrics": "",
+        },
         {"jobs_pkey", "jobs_running"},
     ),
     "get": ("get_run", lambda conn: {"run_id": some_ids(conn, "completed", 1)[0]}, {"jobs_pkey"}),

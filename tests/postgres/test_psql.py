@@ -65,7 +65,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
     },
-    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": ""},
+    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", "metrics": ""},
     "rescue_runs": {"worker_id": OTHER},
     "retry_ended_run": {"run_id": OTHER},
     "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", "metrics": "{}"},
