@@ -87,9 +87,9 @@ class LoopWatch:
             if self._asked is None:
                 self._asked = time.monotonic()
                 self._call_soon(self._answer)
-            elif self.blocked_for() and not self._reported:
+            elif (blocked_for := self.blocked_for()) and not self._reported:
                 self._reported = True
-                self._report()
+                self._report(blocked_for)
             await anyio.sleep(self._patience / 2)
 
     def _answer(self) -> None:
@@ -97,11 +97,11 @@ class LoopWatch:
             _log.warning("the event loop runs again after %.1f s", time.monotonic() - self._asked)
         self._asked, self._reported = None, False
 
-    def _report(self) -> None:
+    def _report(self, blocked_for: float) -> None:
         frame = sys._current_frames().get(self._thread)
         stack = "".join(traceback.format_stack(frame)) if frame else "(no stack)"
         _log.warning(
             "the event loop has been blocked for %.1f s; runs do not proceed, the lease is kept. It is here:\n%s",
-            self.blocked_for(),
+            blocked_for,
             stack,
         )

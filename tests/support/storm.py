@@ -12,7 +12,7 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from pgrun import Agent, PostgresDb, RunCancelled, RunFailed, RunOutput, UsageError, Worker
+from pgrun import Agent, DatabaseUnavailable, PostgresDb, RunCancelled, RunFailed, RunOutput, UsageError, Worker
 from pgrun._ids import new_run_id
 from pgrun.testing import Answer, reply, server_error
 from support.netfault import Proxy
@@ -99,14 +99,18 @@ class Storm:
 
     async def _work_in_danger(self, db: PostgresDb) -> None:
         while True:
-            seconds, grace = self._chance.uniform(0.1, 1.5), self._chance.choice((0.0, 0.1, 5.0))
-            if self._chance.random() < 0.5:
-                with anyio.move_on_after(seconds):
-                    async with Worker(db, concurrency=self._chance.randint(1, 6), grace=grace):
-                        await anyio.sleep_forever()
-            else:
+            with suppress(DatabaseUnavailable):  # the network is cut just when it starts
+                await self._work_for_a_while(db)
+
+    async def _work_for_a_while(self, db: PostgresDb) -> None:
+        seconds, grace = self._chance.uniform(0.1, 1.5), self._chance.choice((0.0, 0.1, 5.0))
+        if self._chance.random() < 0.5:
+            with anyio.move_on_after(seconds):
                 async with Worker(db, concurrency=self._chance.randint(1, 6), grace=grace):
-                    await anyio.sleep(seconds)
+                    await anyio.sleep_forever()
+        else:
+            async with Worker(db, concurrency=self._chance.randint(1, 6), grace=grace):
+                await anyio.sleep(seconds)
 
     async def _endanger_a_process(self) -> None:
         while True:
