@@ -159,20 +159,12 @@ class Verbs:
         return [_claimed(row) for row in rows if row["run_id"] is not None], rows[0]["next_due"]
 
     async def finish(self, endings: Sequence[Ending]) -> set[str]:
-        """Writes endings, at most 200; returns the ids of the runs that now stand as written, the others were stale."""
-        rows = await self._runtime.fetch(
-            "finish_runs",
-            {
-                "run_ids": [ending.claimed.run_id for ending in endings],
-                "fences": [ending.claimed.fence for ending in endings],
-                "statuses": [ending.status for ending in endings],
-                "outputs": [_json(ending.output) if ending.status == "completed" else None for ending in endings],
-                "content_types": [ending.content_type for ending in endings],
-                "errors": [_json_or_none(ending.error) for ending in endings],
-                "metrics": [_json(ending.metrics) for ending in endings],
-            },
-        )
-        return {str(row["run_id"]) for row in rows if row["accepted"]}
+        """Writes endings; returns the ids of the runs that now stand as written, the others were stale."""
+        params = {"endings": _json({ending.claimed.run_id: _ending(ending) for ending in endings})}
+        written = await self._runtime.fetch("finish_runs", params)
+        if len(written) < len(endings):  # stale, or repeated after an answer was lost
+            written += await self._runtime.fetch("find_endings", params)
+        return {str(row["run_id"]) for row in written}
 
     async def retry(
         self, claimed: Claimed, *, delay: float, error: dict[str, Any], metrics: dict[str, Any]
@@ -287,6 +279,15 @@ def _claimed(row: Row) -> Claimed:
     parent = row["parent_run_id"]
     ids = {"run_id": str(row["run_id"]), "parent_run_id": str(parent) if parent else None}
     return Claimed(**{name: row[name] for name in Claimed.__slots__} | ids)
+
+
+def _ending(ending: Ending) -> dict[str, Any]:
+    written = {"fence": ending.claimed.fence, "status": ending.status, "metrics": ending.metrics}
+    if ending.status == "completed":
+        written |= {"output": ending.output, "content_type": ending.content_type}
+    if ending.error is not None:
+        written["error"] = ending.error
+    return written
 
 
 def _json(value: Any) -> str:

@@ -1,5 +1,6 @@
 """The plans of the statements that run all the time, with a million ended runs in the table: each keeps its index."""
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -66,9 +67,8 @@ def some_ids(conn: Conn, status: str, many: int) -> list[str]:
 
 
 def finish_params(conn: Conn, many: int) -> dict[str, Any]:
-    run_ids = some_ids(conn, "running", many)
-    columns = {"statuses": "completed", "outputs": "{}", "content_types": None, "errors": None, "metrics": "{}"}
-    return {"run_ids": run_ids, "fences": [1] * many} | {name: [value] * many for name, value in columns.items()}
+    ending = {"fence": 1, "status": "completed", "output": {}, "metrics": {}}
+    return {"endings": json.dumps({str(run_id): ending for run_id in some_ids(conn, "running", many)})}
 
 
 def claim_params(slots: int, *, queues: list[str], yields: bool = False) -> dict[str, Any]:
@@ -86,6 +86,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     "claim, nothing there": ("claim_runs", lambda _: claim_params(50, queues=["none"]), {"jobs_due", "jobs_pkey"}),
     "finish 1": ("finish_runs", lambda conn: finish_params(conn, 1), {"jobs_pkey"}),
     "finish 200": ("finish_runs", lambda conn: finish_params(conn, 200), {"jobs_pkey"}),
+    "find endings": ("find_endings", lambda conn: finish_params(conn, 200), {"jobs_pkey"}),
     "rescue": ("rescue_runs", lambda _: {"worker_id": WORKER}, {"jobs_running", "jobs_pkey"}),
     "look at 1": ("look_at_runs", lambda conn: {"run_ids": some_ids(conn, "completed", 1)}, {"jobs_pkey"}),
     "look at 1000": ("look_at_runs", lambda conn: {"run_ids": some_ids(conn, "completed", 1000)}, {"jobs_pkey"}),

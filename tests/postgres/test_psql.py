@@ -22,6 +22,8 @@ WORKER = "00000000-0000-7000-8000-00000000aaaa"
 OTHER = "00000000-0000-7000-8000-00000000bbbb"
 RUN = "00000000-0000-7000-8000-000000000001"
 
+_ENDINGS = f'{{"{RUN}": {{"fence": 1, "status": "completed", "output": 42, "metrics": {{}}}}}}'
+
 _SUBMITTED = {
     "name": "It's",
     "queue": "default",
@@ -50,10 +52,8 @@ SAMPLES: dict[str, dict[str, str]] = {
         "max_attempts": "5",
     },
     "find_strays": {"worker_id": WORKER, "older_than": "5"},
-    "finish_runs": {
-        **{"run_ids": f"{{{RUN}}}", "fences": "{1}", "statuses": "{completed}", "outputs": "{42}"},
-        **{"content_types": "{NULL}", "errors": "{NULL}", "metrics": "{\\{\\}}"},
-    },
+    "find_endings": {"endings": _ENDINGS},
+    "finish_runs": {"endings": _ENDINGS},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
     "get_worker_status": {},

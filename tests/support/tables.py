@@ -1,5 +1,6 @@
 """Looks at tables, and the statement files on plain connections."""
 
+import json
 import re
 from typing import Any
 
@@ -36,18 +37,14 @@ def claim(conn: Conn, worker_id: str, *, slots: int = 1) -> list[Row]:
 
 def finish(conn: Conn, run_id: str, fence: int, status: str = "completed") -> bool:
     """Ends one run; whether that was accepted."""
-    (row,) = perform(
-        conn,
-        "finish_runs",
-        run_ids=[run_id],
-        fences=[fence],
-        statuses=[status],
-        outputs=['"done"' if status == "completed" else None],
-        content_types=[None],
-        errors=['{"message": "broke"}' if status == "error" else None],
-        metrics=["{}"],
-    )
-    return bool(row["accepted"])
+    ending: dict[str, Any] = {"fence": fence, "status": status}
+    match status:
+        case "completed":
+            ending["output"] = "done"
+        case "error":
+            ending["error"] = {"message": "broke"}
+    endings = json.dumps({str(run_id): ending})
+    return bool(perform(conn, "finish_runs", endings=endings) or perform(conn, "find_endings", endings=endings))
 
 
 def parameters_of(sql: str) -> tuple[str, list[str]]:
