@@ -36,10 +36,12 @@ if TYPE_CHECKING:
     from pgrun.errors import WaitTimeout as WaitTimeout
     from pgrun.models.openai import OpenAIResponses as OpenAIResponses
     from pgrun.retry import RetryPolicy as RetryPolicy
+    from pgrun.run.base import Run as Run
     from pgrun.run.base import RunMetrics as RunMetrics
     from pgrun.run.base import RunOutput as RunOutput
     from pgrun.run.base import RunStatus as RunStatus
     from pgrun.settings import Settings as Settings
+    from pgrun.task import Task as Task
     from pgrun.worker.worker import Worker as Worker
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "PostgresDb",
     "QuotaExceeded",
     "RetryPolicy",
+    "Run",
     "RunCancelled",
     "RunError",
     "RunFailed",
@@ -69,6 +72,7 @@ __all__ = [
     "RunStatus",
     "SchemaMismatch",
     "Settings",
+    "Task",
     "ToolFailed",
     "TurnLimitExceeded",
     "UsageError",
@@ -81,10 +85,12 @@ _HOMES = {
     "OpenAIResponses": "pgrun.models.openai",
     "PostgresDb": "pgrun.db.postgres",
     "RetryPolicy": "pgrun.retry",
+    "Run": "pgrun.run.base",
     "RunMetrics": "pgrun.run.base",
     "RunOutput": "pgrun.run.base",
     "RunStatus": "pgrun.run.base",
     "Settings": "pgrun.settings",
+    "Task": "pgrun.task",
     "Worker": "pgrun.worker.worker",
 }
 
@@ -107,4 +113,11 @@ def _serve_embedded(db: Any, queues: set[str]) -> Coroutine[Any, Any, None]:
     return serve_embedded(db, queues)
 
 
+def _make_task(*args: Any, **options: Any) -> Any:
+    from pgrun.task import Task
+
+    return Task(*args, **options)
+
+
 _hosting.embedded_worker = _serve_embedded
+_hosting.make_task = _make_task

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
+from uuid import uuid4
 from weakref import WeakSet
 
 import anyio
@@ -138,7 +139,9 @@ class Agent(Generic[T]):
             RunCancelled: Someone cancelled the foreground run.
             DatabaseError: The run could not be stored.
         """
-        choices = choose(options, queue=self.queue, max_attempts=self.definition.retry.max_attempts)
+        choices = choose(
+            options, queue=self.queue, max_attempts=self.definition.retry.max_attempts, session_id=str(uuid4())
+        )
         schema = _schema_of(output_schema) or self.output_schema
         data = to_jsonable(input)
         if self.db is None:

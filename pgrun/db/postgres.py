@@ -6,11 +6,11 @@ gets a small pool of its own.
 
 import re
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import anyio
 import anyio.to_thread
@@ -30,8 +30,15 @@ from pgrun.db.statements import check_schema
 from pgrun.db.verbs import NewRun, Verbs
 from pgrun.db.waiting import Waiting, not_found
 from pgrun.errors import UsageError, WaitTimeout
+from pgrun.retry import RetryPolicy
 from pgrun.run.base import RunOutput, output_from_row
 from pgrun.settings import Settings
+
+if TYPE_CHECKING:
+    from pgrun.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 WorkerMode = Literal["auto", "embedded", "external"]
 
@@ -141,6 +148,43 @@ class PostgresDb:
             partial(migrate, schema=self.schema), deadline=None
         )  # indexes take their time
 
+    @overload
+    def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
+    @overload
+    def task(self, function: Callable[P, R], /) -> "Task[P, R]": ...
+    @overload
+    def task(
+        self,
+        function: None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retry: RetryPolicy | None = None,
+    ) -> "_TaskMaker": ...
+    def task(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retry: RetryPolicy | None = None,
+    ) -> Any:
+        """Makes a function a task, whose calls can be submitted as runs: ``@db.task`` or ``@db.task(queue="mail")``.
+
+        Args:
+            function: Async, or plain: a plain function runs in a thread. Its annotations say what is stored.
+            name: By which workers and SQL know it. Default: the function's.
+            queue: The queue of its runs.
+            retry: When failed attempts are repeated.
+
+        Raises:
+            UsageError: A parameter cannot be stored, or another function has that name.
+        """
+        make = partial(_hosting.make_task, self, name=name, queue=queue, retry=retry)
+        return make if function is None else make(function)
+
     async def submit(self, run: NewRun) -> Row:
         """Inserts a run and, where this process is to execute it, starts the embedded worker.
 
@@ -149,14 +193,14 @@ class PostgresDb:
         """
         connected = await self.connected()
         row = await connected.verbs.submit(run)
-        if not row["queue_known"]:
-            raise UsageError(
-                f'unknown queue "{run.queue}": start a worker that serves it (pgrun worker --queues {run.queue}), '
-                f"or declare it: insert into {self.schema}.queues (queue) values ('{run.queue}')"
-            )
-        if self.worker != "external" and run.queue not in connected.hosted:
-            self._host(connected, run.queue)
+        self._take_in(connected, run.queue, known=row["queue_known"])
         return row
+
+    async def submit_many(self, run: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> None:
+        """The same for many runs that differ in their id and their input (JSON) only: all of them, or none."""
+        connected = await self.connected()
+        known = await connected.verbs.submit_many(run, run_ids, inputs)
+        self._take_in(connected, run.queue, known=known)
 
     async def wait_for(self, run_id: str, timeout: float | None) -> Row:
         """The row of a run once it has ended.
@@ -241,6 +285,16 @@ class PostgresDb:
 
         connected.runtime.start_service(serve_waiters, "pgrun waiters")
 
+    def _take_in(self, connected: Connected, queue: str, *, known: bool) -> None:
+        """After a submit to `queue`: was it possible, and is it this process that has to execute it?"""
+        if not known:
+            raise UsageError(
+                f'unknown queue "{queue}": start a worker that serves it (pgrun worker --queues {queue}), '
+                f"or declare it: insert into {self.schema}.queues (queue) values ('{queue}')"
+            )
+        if self.worker != "external" and queue not in connected.hosted:
+            self._host(connected, queue)
+
     def _host(self, connected: Connected, queue: str) -> None:
         if _hosting.embedded_worker is None:
             return
@@ -268,6 +322,15 @@ class PostgresDb:
         # A convenience: without the right to create it, or beside a twin that just did, nothing is missing.
         with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UniqueViolation):
             await conn.execute(view)
+
+
+class _TaskMaker(Protocol):
+    """What ``@db.task(...)`` does with the function below it."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> "Task[P, R]": ...
 
 
 def check_timeout(timeout: float | None) -> None:

@@ -5,7 +5,7 @@ Workers and agents speak to the queue through this class only. Rows are dicts wi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic_core import to_json
 
@@ -16,7 +16,7 @@ from pgrun.db._runtime import Runtime
 
 @dataclass(frozen=True, kw_only=True)
 class NewRun:
-    """A run to be submitted; the fields are columns of `jobs`, `delay` is in seconds."""
+    """A run to be submitted; the fields are columns of `jobs`, `delay` is in seconds. Bytes as `input` are JSON already."""
 
     run_id: str
     kind: str
@@ -35,9 +35,8 @@ class NewRun:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """A run in the hands of a worker; `fence` is its right to write."""
+class Claimed(NamedTuple):
+    """A run in the hands of a worker; `fence` is its right to write. JSON is text, read by whoever needs it."""
 
     run_id: str
     kind: str
@@ -48,23 +47,25 @@ class Claimed:
     attempt: int
     max_attempts: int
     fence: int
-    input: Any
-    definition: dict[str, Any] | None
-    output_schema: dict[str, Any] | None
-    metrics: dict[str, Any]
-    metadata: dict[str, Any]
+    input: str
+    definition: str | None
+    output_schema: str | None
+    metrics: str
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ending:
-    """How a claimed run ended: completed with an output, error with an error, or cancelled."""
+    """How a claimed run ended: completed with an output, error with an error, or cancelled.
+
+    Bytes as `output` are JSON already. Metrics None: those in the row stay.
+    """
 
     claimed: Claimed
     status: str
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] | None = None
     output: Any = None
     content_type: str | None = None
     error: dict[str, Any] | None = None
@@ -91,18 +92,15 @@ class Verbs:
 
     async def submit(self, run: NewRun) -> Row:
         """Inserts a run; see `submit_run.sql` for the row that comes back."""
-        row = await self._runtime.fetch_one(
-            "submit_run",
-            {
-                **{name: getattr(run, name) for name in _PLAIN},
-                "input": _json(run.input),
-                "definition": _json_or_none(run.definition),
-                "output_schema": _json_or_none(run.output_schema),
-                "metadata": _json(run.metadata),
-            },
-        )
+        row = await self._runtime.fetch_one("submit_run", _columns(run))
         assert row is not None
         return row
+
+    async def submit_many(self, run: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> bool:
+        """Inserts runs like this one with other ids and inputs; returns whether the queue exists, if not there are none."""
+        params = _columns(run) | {"run_ids": [*run_ids], "inputs": [data.decode() for data in inputs]}
+        (row,) = await self._runtime.fetch("submit_runs", params)
+        return bool(row["queue_known"])
 
     async def submit_by_name(self, values: Mapping[str, Any]) -> str:
         """Submits like a person in psql: the declared agent of that name gives the rest; returns the run_id.
@@ -145,7 +143,7 @@ class Verbs:
 
         Also returns in how many seconds the next run will be due, None if that is not within `horizon` seconds.
         """
-        rows = await self._runtime.fetch(
+        rows = await self._runtime.fetch_tuples(
             "claim_runs",
             {
                 "worker_id": worker_id,
@@ -156,18 +154,19 @@ class Verbs:
                 "horizon": horizon,
             },
         )
-        return [_claimed(row) for row in rows if row["run_id"] is not None], rows[0]["next_due"]
+        next_due: float | None = rows[0][0]
+        return [Claimed(*row[1:]) for row in rows if row[1] is not None], next_due
 
     async def finish(self, endings: Sequence[Ending]) -> set[str]:
         """Writes endings; returns the ids of the runs that now stand as written, the others were stale."""
-        params = {"endings": _json({ending.claimed.run_id: _ending(ending) for ending in endings})}
-        written = await self._runtime.fetch("finish_runs", params)
+        params = {"endings": f"{{{','.join(map(_ending, endings))}}}"}
+        written = await self._runtime.fetch_tuples("finish_runs", params)
         if len(written) < len(endings):  # stale, or repeated after an answer was lost
-            written += await self._runtime.fetch("find_endings", params)
-        return {str(row["run_id"]) for row in written}
+            written += await self._runtime.fetch_tuples("find_endings", params)
+        return {run_id for (run_id,) in written}
 
     async def retry(
-        self, claimed: Claimed, *, delay: float, error: dict[str, Any], metrics: dict[str, Any]
+        self, claimed: Claimed, *, delay: float, error: dict[str, Any], metrics: dict[str, Any] | None
     ) -> str | None:
         """Makes a run due again in `delay` seconds; returns its status, None if the claim was stale."""
         row = await self._runtime.fetch_one(
@@ -177,7 +176,7 @@ class Verbs:
                 "fence": claimed.fence,
                 "delay": delay,
                 "error": _json(error),
-                "metrics": _json(metrics),
+                "metrics": _json_or_none(metrics),
             },
         )
         return None if row is None else str(row["status"])
@@ -275,23 +274,34 @@ _PLAIN = (
 )
 
 
-def _claimed(row: Row) -> Claimed:
-    parent = row["parent_run_id"]
-    ids = {"run_id": str(row["run_id"]), "parent_run_id": str(parent) if parent else None}
-    return Claimed(**{name: row[name] for name in Claimed.__slots__} | ids)
+def _columns(run: NewRun) -> dict[str, Any]:
+    """The parameters of `submit_run.sql`."""
+    return {
+        **{name: getattr(run, name) for name in _PLAIN},
+        "input": _json(run.input),
+        "definition": _json_or_none(run.definition),
+        "output_schema": _json_or_none(run.output_schema),
+        "metadata": _json(run.metadata),
+    }
 
 
-def _ending(ending: Ending) -> dict[str, Any]:
-    written = {"fence": ending.claimed.fence, "status": ending.status, "metrics": ending.metrics}
+def _ending(ending: Ending) -> str:
+    """One member of the object that `finish_runs.sql` takes; written by hand, so that an output that is JSON stays as it is."""
+    members = [f'"{ending.claimed.run_id}":{{"fence":{ending.claimed.fence},"status":"{ending.status}"']
     if ending.status == "completed":
-        written |= {"output": ending.output, "content_type": ending.content_type}
+        members.append(f'"output":{_json(ending.output)}')
+    if ending.content_type is not None:
+        members.append(f'"content_type":{_json(ending.content_type)}')
     if ending.error is not None:
-        written["error"] = ending.error
-    return written
+        members.append(f'"error":{_json(ending.error)}')
+    if ending.metrics is not None:
+        members.append(f'"metrics":{_json(ending.metrics)}')
+    return ",".join(members) + "}"
 
 
 def _json(value: Any) -> str:
-    return to_json(value).decode()
+    """JSON text; bytes are that already."""
+    return value.decode() if isinstance(value, bytes) else to_json(value).decode()
 
 
 def _json_or_none(value: Any) -> str | None:

@@ -148,6 +148,28 @@ class RunOutput(BaseModel, Generic[T]):
         return self._handle
 
 
+class Run(Generic[T]):
+    """A submitted call of a task: its id, and the way to its result."""
+
+    __slots__ = ("_handle", "run_id")
+
+    def __init__(self, run_id: str, handle: RunHandle) -> None:
+        self.run_id = run_id
+        self._handle = handle
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id}>"
+
+    async def aresult(self, timeout: float | None = None) -> T:
+        """Waits for the end of the run without polling and returns its typed result; else as `RunOutput.aresult`."""
+        ended: RunOutput[T] = await self._handle.wait(self.run_id, timeout)
+        return result_of(ended)
+
+    def result(self, timeout: float | None = None) -> T:
+        """The same as `aresult`, for code without an event loop."""
+        return run_sync(self.aresult, timeout)
+
+
 def output_from_row(row: Mapping[str, Any], content: Any, handle: RunHandle | None) -> RunOutput[Any]:
     """A `RunOutput` from a row of `jobs`; `content` is its output as the caller wants to see it."""
     output: RunOutput[Any] = RunOutput(

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypedDict
-from uuid import uuid4
 
 from pgrun._ids import check_run_id, new_run_id
 from pgrun.errors import UsageError
@@ -18,17 +17,17 @@ class RunOptions(TypedDict, total=False):
     """Keyword arguments of ``agent.arun`` and ``agent.run``; None stands for the default."""
 
     session_id: str | None
-    """The conversation it belongs to; its runs execute one at a time, in order. Default: one of its own."""
+    """The conversation it belongs to; its runs execute one at a time, in order. Default: one of its own; for a task none."""
     run_id: str | None
     """A UUID made by the caller; submitting it twice gives the same run. Default: a new one."""
     queue: str | None
-    """By which workers choose runs. Default: the agent's."""
+    """By which workers choose runs. Default: the agent's or task's."""
     priority: int | None
     """-32768 to 32767, smaller runs first. Default: 0."""
     delay: float | None
     """Seconds from now before which it does not start. Default: 0."""
     max_attempts: int | None
-    """Default: the agent's retry policy."""
+    """Default: as its retry policy says."""
     metadata: Mapping[str, Any] | None
     """Whatever you want to find again in `jobs.metadata`."""
 
@@ -38,7 +37,7 @@ class Choices:
     """The options of one run, none of them left open."""
 
     run_id: str
-    session_id: str
+    session_id: str | None
     queue: str
     max_attempts: int
     priority: int = 0
@@ -46,8 +45,8 @@ class Choices:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def choose(options: RunOptions, *, queue: str, max_attempts: int) -> Choices:
-    """Checks what a caller said and fills in the rest; `queue` and `max_attempts` are the agent's.
+def choose(options: RunOptions, *, queue: str, max_attempts: int, session_id: str | None) -> Choices:
+    """Checks what a caller said and fills in the rest with the defaults of the agent or task.
 
     Raises:
         UsageError: An option does not exist or cannot be.
@@ -58,7 +57,7 @@ def choose(options: RunOptions, *, queue: str, max_attempts: int) -> Choices:
     given = {name: _CHECKS[name](name, value) for name, value in options.items() if value is not None}
     defaults: dict[str, Any] = {
         "run_id": new_run_id(),
-        "session_id": str(uuid4()),
+        "session_id": session_id,
         "queue": queue,
         "max_attempts": max_attempts,
     }

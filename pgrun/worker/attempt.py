@@ -22,6 +22,7 @@ from pgrun.run.definition import AgentDefinition
 from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.settings import Settings
+from pgrun.task import registered_tasks
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -32,7 +33,7 @@ class Retry:
 
     delay: float
     error: dict[str, Any]
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Release:
 
     delay: float
     error: dict[str, Any]
-    metrics: dict[str, Any]
+    metrics: dict[str, Any] | None
 
 
 Decision = Ending | Retry | Release
@@ -54,80 +55,108 @@ class Attempt:
         self._claimed = claimed
         self._settings = settings
         self._started = time.monotonic()
-        self._turns: Turns | None = None
-        self._policy = RetryPolicy()  # until the run's own is known
+        self._work: _AgentWork | _TaskWork | None = None
 
     @property
-    def metrics(self) -> dict[str, Any]:
-        """What the run has used until now, before and in this attempt."""
-        here = (self._turns.metrics if self._turns else RunMetrics()) + RunMetrics(
-            duration=time.monotonic() - self._started
-        )
-        total = _read_metrics(self._claimed) + here
+    def metrics(self) -> dict[str, Any] | None:
+        """What the run has used until now, before and in this attempt; None for a task, which uses nothing that costs."""
+        if self._claimed.kind == "task":
+            return None
+        used = self._work.turns.metrics if isinstance(self._work, _AgentWork) else RunMetrics()
+        total = _read_metrics(self._claimed) + used + RunMetrics(duration=time.monotonic() - self._started)
         return total.model_dump(exclude_defaults=True)
 
     async def decide(self) -> Decision:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
+        claimed = self._claimed
         try:
-            turns, self._policy = _decode(self._claimed)
-            self._turns = turns
-            content = await turns.take()
+            work = self._work = _TaskWork(claimed) if claimed.kind == "task" else _AgentWork(claimed)
+            content, content_type = await work.execute()
         except _UnknownHere as error:
-            return Release(self._settings.unknown_delay, _error(self._claimed, error), self.metrics)
+            return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics)
         except QuotaExceeded as error:
-            return Release(self._settings.quota_delay, _error(self._claimed, error), self.metrics)
+            return Release(self._settings.quota_delay, _error(claimed, error), self.metrics)
         except Exception as error:
             return self._after(error)
-        content_type = turns.output.name if turns.output else "str"
-        return Ending(self._claimed, "completed", self.metrics, output=content, content_type=content_type)
+        return Ending(claimed, "completed", self.metrics, content, content_type)
 
     def _after(self, error: Exception) -> Decision:
         claimed = self._claimed
         if _may_retry(error) and claimed.attempt < claimed.max_attempts:
             retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
-            delay = self._policy.delay(claimed.attempt, retry_after=retry_after)
-            return Retry(delay, _error(claimed, error), self.metrics)
+            policy = self._work.policy if self._work else RetryPolicy()
+            return Retry(policy.delay(claimed.attempt, retry_after=retry_after), _error(claimed, error), self.metrics)
         return Ending(claimed, "error", self.metrics, error=_error(claimed, error))
 
 
 def unforeseen(claimed: Claimed, error: Exception) -> Ending:
     """The end of a run of which even the decision could not be written: it must not be paid again and again."""
-    return Ending(claimed, "error", claimed.metrics, error=_error(claimed, error))
+    return Ending(claimed, "error", error=_error(claimed, error))
 
 
 class _UnknownHere(AttemptError):
     """This process does not know what the run is to execute; another one may."""
 
 
-def _decode(claimed: Claimed) -> tuple[Turns, RetryPolicy]:
-    definition = _definition(claimed)
-    output = _schema(to_json(claimed.output_schema)) if claimed.output_schema is not None else None
-    return Turns(definition.model, definition.messages(claimed.input), output), definition.retry
+class _TaskWork:
+    """A call of a Python function."""
+
+    def __init__(self, claimed: Claimed) -> None:
+        task = registered_tasks().get(claimed.name)
+        if task is None:
+            raise _UnknownHere(
+                f'no worker here knows the task "{claimed.name}": start one that imports it (pgrun worker --import your.module)'
+            )
+        self._task = task
+        self._input = claimed.input
+        self.policy = task.retry
+
+    async def execute(self) -> tuple[bytes, None]:
+        return await self._task.execute(self._input), None
+
+
+class _AgentWork:
+    """Turns with a model."""
+
+    def __init__(self, claimed: Claimed) -> None:
+        definition = _definition(claimed)
+        self.policy = definition.retry
+        output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
+        self.turns = Turns(definition.model, definition.messages(from_json(claimed.input)), output)
+
+    async def execute(self) -> tuple[Any, str]:
+        return await self.turns.take(), self.turns.output.name if self.turns.output else "str"
 
 
 def _definition(claimed: Claimed) -> AgentDefinition:
     """The live agent's, with whatever only this process has, such as its key; else the one that travelled with the run."""
     agent = registered_agents().get(claimed.name)
-    if agent is not None and claimed.definition in (None, agent.stored_definition):
+    stored = None if claimed.definition is None else _parsed(claimed.definition)
+    if agent is not None and stored in (None, agent.stored_definition):
         return agent.definition
     if claimed.definition is None:
         raise _UnknownHere(
-            f'no worker here knows the agent or task "{claimed.name}": start one that imports it '
+            f'no worker here knows the agent "{claimed.name}": start one that imports it '
             "(pgrun worker --import your.module), or use the agent once from Python, which stores its definition"
         )
     try:
-        return _stored_definition(to_json(claimed.definition))
+        return _stored_definition(claimed.definition)
     except UsageError as error:  # written by a newer pgrun, or by hand
         raise _UnknownHere(f'"{claimed.name}" cannot be executed by this worker: {error}') from error
 
 
 @lru_cache(maxsize=256)
-def _stored_definition(definition: bytes) -> AgentDefinition:
+def _parsed(definition: str) -> Any:
+    return from_json(definition)
+
+
+@lru_cache(maxsize=256)
+def _stored_definition(definition: str) -> AgentDefinition:
     return AgentDefinition.from_json(from_json(definition))
 
 
 @lru_cache(maxsize=256)
-def _schema(json_schema: bytes) -> OutputSchema[Any]:
+def _schema(json_schema: str) -> OutputSchema[Any]:
     data = from_json(json_schema)
     return known_type(data) or OutputSchema.from_json(data)
 
@@ -139,9 +168,9 @@ def _may_retry(error: Exception) -> bool:
 
 def _read_metrics(claimed: Claimed) -> RunMetrics:
     try:
-        return RunMetrics.model_validate(claimed.metrics)
+        return RunMetrics.model_validate_json(claimed.metrics)
     except ValidationError:
-        _log.warning("%r: metrics in its row cannot be read and are counted anew: %r", claimed, claimed.metrics)
+        _log.warning("%r: metrics in its row cannot be read and are counted anew: %s", claimed, claimed.metrics)
         return RunMetrics()
 
 

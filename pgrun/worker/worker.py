@@ -7,8 +7,6 @@ import socket
 import time
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from enum import Enum
 from importlib.metadata import version
 from types import TracebackType
 from typing import Literal
@@ -20,40 +18,19 @@ from pgrun import events
 from pgrun.agent import registered_agents
 from pgrun.db import listener
 from pgrun.db.postgres import Connected, PostgresDb
-from pgrun.db.verbs import Claimed, Ending, WorkerCard
+from pgrun.db.verbs import Claimed, WorkerCard
 from pgrun.errors import DatabaseError, UsageError
-from pgrun.worker.attempt import Attempt, Decision, Release, Retry, unforeseen
-from pgrun.worker.flusher import Flusher
+from pgrun.task import registered_tasks
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.maintenance import Maintenance
+from pgrun.worker.recorder import Recorder
+from pgrun.worker.slots import Slots
 
 _log = logging.getLogger("pgrun.worker")
 
+_MOST_AT_ONCE = 1000  # runs per claim
+_GATHER = 0.001  # seconds
 _HORIZON = 10.0  # seconds; runs that fall due within it are waited for to the millisecond
-
-
-class _Stop(Enum):
-    """Why an attempt was stopped from outside."""
-
-    CANCELLED = "cancelled"
-    LEASE_LOST = "lease lost"
-
-
-@dataclass(eq=False)
-class _Held:
-    """A run in one of the slots."""
-
-    claimed: Claimed
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
-    why: _Stop | None = None
-
-    @property
-    def key(self) -> tuple[str, int]:
-        return self.claimed.run_id, self.claimed.fence
-
-    def stop(self, why: _Stop) -> None:
-        self.why = self.why or why
-        self.scope.cancel()
 
 
 class Worker:
@@ -96,27 +73,25 @@ class Worker:
         self.worker_id = ""
         self.draining = False
         self._yields = mode == "embedded" and db.worker == "auto"
-        # By run_id and fence: a run that is due again may be claimed again before its last attempt has left.
-        self._held: dict[tuple[str, int], _Held] = {}
+        self._slots: Slots | None = None
         self._registered: tuple[str, ...] = ()
         self._listening = False
         self._leaving = False
         self._claiming_since: float | None = None
 
     def __repr__(self) -> str:
-        return f"<Worker {self.worker_id or '(not started)'} {self.mode}, {len(self._held)}/{self.concurrency} runs>"
+        return f"<Worker {self.worker_id or '(not started)'} {self.mode}, {self.running}/{self.concurrency} runs>"
 
     @property
     def running(self) -> int:
         """How many runs it holds."""
-        return len(self._held)
+        return len(self._slots) if self._slots else 0
 
     async def __aenter__(self) -> "Worker":
         self._connected: Connected = await self.db.connected()
         self._verbs = self._connected.verbs
-        self._flusher = Flusher(self._verbs)
         self._maintenance = Maintenance(self._verbs, self.db.settings)
-        self._woken, self._slot_freed = anyio.Event(), anyio.Event()
+        self._woken = anyio.Event()
         for agent in registered_agents().values() if self.mode == "daemon" else ():
             await agent.adeclare(self.db)
         async with AsyncExitStack() as stack:
@@ -125,7 +100,10 @@ class Worker:
             address = self._connected.runtime.address
             stack.callback(listener.subscribe(self.db.listen_address or address, address, self.db.schema, self))
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            stack.callback(self._leave)
+            recorder = Recorder(self._verbs, lambda written: slots.leave(written))
+            self._slots = slots = Slots(self.concurrency, self._tasks, recorder, self.db.settings)
+            self._tasks.start_soon(recorder.write_endings, name="pgrun endings")
+            stack.callback(self._leave, recorder)
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
             self._tasks.start_soon(self._maintain_forever, name="pgrun maintenance")
@@ -146,12 +124,10 @@ class Worker:
         """Claims nothing more and waits until what it holds has ended, at most `grace` seconds."""
         self.draining = True
         self._woken.set()
-        self._slot_freed.set()
         with anyio.move_on_after(self.grace):
-            while self._held:
-                self._slot_freed = anyio.Event()
-                await self._slot_freed.wait()
-        events.emit("drained", worker_id=self.worker_id, left=len(self._held))
+            while self._slots:
+                await self._slots.some_left()
+        events.emit("drained", worker_id=self.worker_id, left=self.running)
 
     def on_wake(self, queue: str) -> None:
         """Called in the listener's thread."""
@@ -174,21 +150,23 @@ class Worker:
         self._woken.set()
 
     async def _claim_forever(self) -> None:
+        assert self._slots is not None
+        there_is_more = False
         while not self.draining:
-            self._slot_freed = anyio.Event()
-            free = self.concurrency - len(self._held)
+            free = min(self._slots.free, _MOST_AT_ONCE)
             if free == 0:
-                await self._slot_freed.wait()
+                await self._slots.some_left()
                 continue
+            if there_is_more and free < self.concurrency // 4:
+                await anyio.sleep(_GATHER)  # slots are freed in batches: one statement for many
+                free = min(self._slots.free, _MOST_AT_ONCE)
             self._woken = anyio.Event()  # whatever wakes us from here on is not seen by this claim for certain
             self._claiming_since = time.monotonic()
             claimed, pause = await self._claim(free)
-            for run in claimed:
-                held = _Held(run)
-                self._held[held.key] = held
-                self._tasks.start_soon(self._carry_out, held, name=f"pgrun {run.run_id}")
+            self._slots.take(claimed)
             self._claiming_since = None
-            if len(claimed) < free:
+            there_is_more = len(claimed) == free
+            if not there_is_more:
                 with anyio.move_on_after(pause):
                     await self._woken.wait()
 
@@ -199,7 +177,7 @@ class Worker:
         try:
             if tuple(self.queues) != self._registered:
                 await self._register_queues()
-            names = list(registered_agents())
+            names = _names()
             claimed, next_due = await self._verbs.claim(
                 self.worker_id, self._registered, names, free, yields=self._yields, horizon=_HORIZON
             )
@@ -211,69 +189,16 @@ class Worker:
         interval *= random.uniform(0.9, 1.1)
         return claimed, interval if next_due is None else min(interval, max(next_due, 0.0))
 
-    async def _carry_out(self, held: _Held) -> None:
-        try:
-            if (decision := await self._attempt(held)) is not None:
-                with anyio.CancelScope(shield=True):
-                    await self._record(held.claimed, decision)
-        finally:
-            del self._held[held.key]
-            self._slot_freed.set()
-
-    async def _attempt(self, held: _Held) -> Decision | None:
-        """What follows from the attempt; None where it was stopped and others see to the run."""
-        attempt = Attempt(held.claimed, self.db.settings)
-        with held.scope:
-            return await attempt.decide()
-        return Ending(held.claimed, "cancelled", attempt.metrics) if held.why is _Stop.CANCELLED else None
-
-    async def _record(self, claimed: Claimed, decision: Decision) -> None:
-        """Writes a decision, however long the database is away: what was paid for must not be lost."""
-        while True:
-            try:
-                await self._write(claimed, decision)
-                return
-            except DatabaseError as error:
-                if self._leaving:
-                    _log.error("%r: its outcome could not be written, it will be repeated: %s", claimed, error)
-                    return
-                _log.warning("%r: its outcome is not written yet: %s", claimed, error)
-            except (
-                Exception
-            ) as error:  # a value that the database refuses, or a fault of ours: it must not end the worker
-                decision = unforeseen(claimed, error)
-            await anyio.sleep(1)
-
-    async def _write(self, claimed: Claimed, decision: Decision) -> None:
-        match decision:
-            case Ending():
-                counts, verb = await self._flusher.finish(decision), decision.status
-            case Retry(delay, error, metrics):
-                status = await self._verbs.retry(claimed, delay=delay, error=error, metrics=metrics)
-                counts, verb = status is not None, "retried"
-                _log.warning("%r failed, next attempt in %.1f s: %s", claimed, delay, error["message"])
-            case Release(delay, error, metrics):
-                held = [(claimed.run_id, claimed.fence)]
-                counts = bool(await self._verbs.release(held, delay=delay, error=error, metrics=metrics))
-                verb = "released"
-                _log.warning("%r is put off for %.0f s: %s", claimed, delay, error["message"])
-        if counts:
-            events.emit(verb, run_id=claimed.run_id, fence=claimed.fence)
-        else:
-            events.emit("stale", run_id=claimed.run_id, fence=claimed.fence)
-            _log.warning("%r: another worker has taken over, this outcome (%s) is not written", claimed, verb)
-
-    def _cancel(self, run_ids: Sequence[str]) -> None:
-        for held in self._held.values():
-            if held.claimed.run_id in run_ids:
-                events.emit("cancelling", run_id=held.claimed.run_id)
-                held.stop(_Stop.CANCELLED)
+    def _cancel(self, run_ids: Collection[str]) -> None:
+        if self._slots:
+            self._slots.cancel(run_ids)
 
     async def _maintain_forever(self) -> None:
+        assert self._slots is not None
         while True:
             pause = await self._maintenance.look(self.worker_id)
             claiming_for = 0.0 if self._claiming_since is None else time.monotonic() - self._claiming_since
-            await self._maintenance.give_back_strays(self.worker_id, self._held, claiming_for)
+            await self._maintenance.give_back_strays(self.worker_id, self._slots.keys, claiming_for)
             await anyio.sleep(pause)
 
     async def _register(self) -> None:
@@ -301,7 +226,7 @@ class Worker:
             concurrency=self.concurrency,
             lease=self.db.settings.lease,
         )
-        await self._verbs.register_worker(card, queues, list(registered_agents()))
+        await self._verbs.register_worker(card, queues, _names())
         self._registered = queues
 
     def _on_dead(self) -> None:
@@ -310,8 +235,8 @@ class Worker:
             return
         _log.error("worker %s was cut off for longer than its lease; its runs belong to others", self.worker_id)
         events.emit("lease_lost", worker_id=self.worker_id)
-        for held in self._held.values():
-            held.stop(_Stop.LEASE_LOST)
+        if self._slots:
+            self._slots.abandon()
         self._tasks.start_soon(self._come_back)
 
     async def _come_back(self) -> None:
@@ -329,8 +254,9 @@ class Worker:
         if kind is None and not self.draining:
             await self.drain()
 
-    def _leave(self) -> None:
+    def _leave(self, recorder: Recorder) -> None:
         self._leaving = True
+        recorder.close()
         self._tasks.cancel_scope.cancel()
 
     async def _say_goodbye(self) -> None:
@@ -341,3 +267,8 @@ class Worker:
             _log.warning("could not say goodbye, others take over when the lease has run out: %s", error)
         else:
             events.emit("stopped", worker_id=self.worker_id, given_back=len(given_back))
+
+
+def _names() -> list[str]:
+    """What this process can execute although it does not travel with the run."""
+    return [*registered_agents(), *registered_tasks()]

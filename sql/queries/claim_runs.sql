@@ -5,9 +5,10 @@
 -- none it is claimed all the same, so that somebody says so and puts it off (release). With :yields the caller steps
 -- back from whatever a live daemon could execute: an embedded worker does that in mode auto. A worker that has been
 -- found dead gets nothing. CTEs are materialized where the planner might otherwise run the limited scan once per
--- joined row, and so lock more than the limit.
+-- joined row, and so lock more than the limit; and they meet in `any (array(…))`, not in a join, for which it might read
+-- the whole table.
 --
--- Returns one row per claimed run, or one with run_id null when there is none. next_due, the same in all of them, says in how
+-- Returns one row per claimed run, JSON as text, or one with run_id null when there is none. next_due, the same in all of them, says in how
 -- many seconds the next pending run will be due, null if not within :horizon: a worker with nothing to do sleeps that
 -- long. The recursion hops from one priority to the next, so that it costs two probes of jobs_due for each, however
 -- many runs are scheduled.
@@ -39,10 +40,9 @@ due as materialized (
 claimed as (
     update pgrun.jobs j
        set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = :'worker_id'::uuid, started_at = now()
-      from due
-     where j.run_id = due.run_id
-    returning j.run_id, j.kind, j.name, j.queue, j.session_id, j.parent_run_id, j.attempt, j.max_attempts, j.fence, j.input,
-              j.definition, j.output_schema, j.metrics, j.metadata),
+     where j.run_id = any (array(select run_id from due))
+    returning j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
+              j.input::text, j.definition::text, j.output_schema::text, j.metrics::text),
 levels (queue, priority) as (
     select served.queue, (select min(j.priority) from pgrun.jobs j
                            where j.queue = served.queue and j.status = 'pending' and j.held is null)

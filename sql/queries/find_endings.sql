@@ -2,7 +2,7 @@
 -- :endings as in finish_runs.sql.
 with given as materialized (
     select :'endings'::jsonb as endings)
-select j.run_id
+select j.run_id::text
   from pgrun.jobs j
  where j.run_id = any (array(select jsonb_object_keys(endings)::uuid from given))
    and j.fence = ((select endings from given) -> j.run_id::text ->> 'fence')::bigint

@@ -25,4 +25,4 @@ told as (
     select count(pg_notify('pgrun_done', ids))
       from (select string_agg(run_id::text, ',') as ids
               from (select run_id, (row_number() over () - 1) / 200 as part from ended) e group by part) parts)
-select e.run_id from ended e, told;
+select e.run_id::text from ended e, told;

@@ -165,5 +165,5 @@ async def test_a_stale_finish_notifies_nobody(db: PostgresDb, conn: Conn, ear: E
     await hand.complete(claimed)
     ear.heard()
     await hand.complete(claimed)
-    await hand.verbs.finish([failed(replace(claimed, fence=0))])
+    await hand.verbs.finish([failed(claimed._replace(fence=0))])
     assert ear.heard() == []

@@ -71,6 +71,11 @@ SAMPLES: dict[str, dict[str, str]] = {
     "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", "metrics": "{}"},
     "stop_worker": {"worker_id": WORKER},
     "submit_by_name": {**_SUBMITTED, "run_id": ""},
+    "submit_runs": {
+        **{name: value for name, value in _SUBMITTED.items() if name != "input"},
+        **{"run_ids": "{00000000-0000-7000-8000-00000000dddd}", "inputs": "{42}", "kind": "task"},
+        **{"session_table": "", "parent_run_id": "", "content_type": ""},
+    },
     "submit_run": {
         **_SUBMITTED,
         **{"run_id": "00000000-0000-7000-8000-00000000cccc", "kind": "task"},

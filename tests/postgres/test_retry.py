@@ -1,7 +1,5 @@
 """retry_run.sql: a failed attempt is used up, its error kept, and the run due again."""
 
-from dataclasses import replace
-
 import pytest
 from support.database import Conn
 from support.ear import Ear
@@ -55,7 +53,7 @@ async def test_a_stale_claim_changes_nothing(db: PostgresDb, conn: Conn) -> None
     assert await retry(hand.verbs, stale) is None  # not running any more
     current = await hand.claim_one()
     assert await retry(hand.verbs, stale) is None  # running, but claimed again
-    assert await retry(hand.verbs, replace(current, fence=current.fence + 1)) is None
+    assert await retry(hand.verbs, current._replace(fence=current.fence + 1)) is None
     assert row_of(conn, run_id) == before | {
         name: row_of(conn, run_id)[name] for name in ("status", "attempt", "fence", "started_at")
     }

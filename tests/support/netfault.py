@@ -124,6 +124,9 @@ class Proxy:
         self._reset_links()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self._server.is_serving():  # accepted by the system just before it was to be refused
+            writer.transport.abort()
+            return
         link = _Link(self, reader, writer)
         self._links.add(link)
         with suppress(asyncio.CancelledError):  # by its reset, and nobody else
@@ -135,6 +138,7 @@ class Proxy:
             link.reset()
 
     async def _wait_for_links(self) -> None:
+        await asyncio.sleep(0)  # a turn for whoever was accepted last
         if tasks := [link.task for link in self._links]:
             await asyncio.wait(tasks)
 

@@ -17,11 +17,14 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("errors", "settings", "events", "_hosting", "_ids", "_threads", "_sync"), 0),
     **dict.fromkeys(("run.base", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
-    "agent": 3,
+    **dict.fromkeys(("agent", "task"), 3),
     "worker": 4,
     **dict.fromkeys(("cli", "testing", "__main__", ""), 5),
 }
 """A module has the layer of the longest name here that it begins with; "" is the package's face."""
+
+UPWARDS = {("db.postgres", "task"): "for type checkers: db.task() makes what users declare"}
+"""Imports from a higher layer that are never executed."""
 
 HALVES = {"run": "agents", "models": "agents", "db": "queue"}
 
@@ -45,7 +48,8 @@ class Import:
 
 def test_a_module_imports_only_from_its_own_layer_and_below() -> None:
     wrong = [each for each in inside() if layer_of(each.target) > layer_of(each.importer)]
-    assert not wrong
+    assert {(each.importer, each.target) for each in wrong} == UPWARDS.keys()
+    assert all(each.lazy for each in wrong)
 
 
 def test_the_queue_knows_no_model_and_the_agents_know_no_database() -> None:
@@ -62,6 +66,8 @@ def test_the_model_server_for_tests_stands_alone() -> None:
 def test_no_import_closes_a_circle() -> None:
     graph: dict[str, set[str]] = {}
     for each in inside():
+        if (each.importer, each.target) in UPWARDS:
+            continue
         graph.setdefault(each.importer, set()).add(each.target)
     TopologicalSorter(graph).prepare()
 

@@ -13,7 +13,7 @@ from pgrun.db.statements import check_schema, in_schema, sql_dir, statement
 
 FILES = sorted((sql_dir() / "queries").glob("*.sql"))
 NAMES = [path.stem for path in FILES]
-EXECUTING = {"fetch", "fetch_one", "fetch_directly", "statement"}
+EXECUTING = {"fetch", "fetch_one", "fetch_tuples", "fetch_directly", "statement"}
 
 
 class AsInPsql(dict[str, str]):

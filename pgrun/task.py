@@ -1,0 +1,174 @@
+"""`Task`: a Python function whose calls are runs. Here a call becomes a row, and a row becomes its typed result again."""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial, update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack
+
+import anyio.to_thread
+
+from pgrun._ids import new_run_id
+from pgrun._sync import run_sync
+from pgrun.db.postgres import PostgresDb
+from pgrun.db.verbs import NewRun
+from pgrun.errors import UsageError
+from pgrun.retry import RetryPolicy
+from pgrun.run._arguments import Arguments, Result
+from pgrun.run.base import Run, RunOutput, output_from_row
+from pgrun.run.options import Choices, RunOptions, check_name, choose
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_registry: dict[str, "Task[Any, Any]"] = {}
+
+
+class Task(Generic[P, R]):
+    """A function that runs can execute; made by ``@db.task``. Calling it calls the function, here and now.
+
+    Args:
+        db: Where its runs are stored.
+        function: Async, or plain: a plain function runs in a thread.
+        name: By which workers and SQL know it. Default: the function's.
+        queue: The queue of its runs.
+        retry: When failed attempts are repeated.
+
+    Raises:
+        UsageError: An argument cannot be; for a parameter without a JSON form it names the parameter.
+    """
+
+    def __init__(
+        self,
+        db: PostgresDb,
+        function: Callable[P, Any],
+        *,
+        name: str | None = None,
+        queue: str = "default",
+        retry: RetryPolicy | None = None,
+    ) -> None:
+        if not callable(function) or isinstance(function, type):
+            raise UsageError(f"@db.task goes before a function, not {function!r}")
+        self.name = check_name("task name", name or getattr(function, "__name__", ""))
+        self.queue = check_name("task queue", queue)
+        self.retry = retry or RetryPolicy()
+        self.function = function
+        self.arguments = Arguments(self.name, function)
+        self.result = Result(self.name, function)
+        self._db = db
+        self._options: RunOptions = {}
+        self._is_async = inspect.iscoroutinefunction(function)
+        update_wrapper(self, function)
+        _register(self)
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Calls the function itself; nothing is stored."""
+        return self.function(*args, **kwargs)
+
+    def options(self, **options: Unpack[RunOptions]) -> "Task[P, R]":
+        """The same task with other options for the runs submitted through it, see `RunOptions`.
+
+        Raises:
+            UsageError: An option does not exist or cannot be.
+        """
+        self._choose(options)
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._options = {**self._options, **options}
+        return other
+
+    async def asubmit(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """Stores a call as a run and returns at once.
+
+        Raises:
+            UsageError: The arguments do not fit the function, or cannot be stored; nothing was submitted.
+            DatabaseError: The run could not be stored.
+        """
+        choices = self._choose(self._options)
+        data = self.arguments.dump(args, kwargs)
+        await self._db.submit(NewRun(**vars(choices), kind="task", name=self.name, input=data))
+        return Run(choices.run_id, _Handle(self._db, self))
+
+    def submit(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
+        """The same as `asubmit`, for code without an event loop."""
+        return run_sync(partial(self.asubmit, *args, **kwargs))
+
+    async def asubmit_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Run[R]]:
+        """Stores many calls in one statement: all of them, or none.
+
+        Args:
+            calls: The keyword arguments of each.
+
+        Raises:
+            UsageError: One of them does not fit the function; the message has its number, nothing was submitted.
+            DatabaseError: They could not be stored.
+        """
+        if "run_id" in self._options:
+            raise UsageError("run_id= is for one run; many runs get ids of their own")
+        choices = self._choose(self._options)
+        inputs = [self._dump_numbered(number, call) for number, call in enumerate(calls)]
+        run_ids = [new_run_id() for _ in inputs]
+        if inputs:
+            run = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
+            await self._db.submit_many(run, run_ids, inputs)
+        handle = _Handle(self._db, self)
+        return [Run(run_id, handle) for run_id in run_ids]
+
+    def submit_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Run[R]]:
+        """The same as `asubmit_many`, for code without an event loop."""
+        return run_sync(self.asubmit_many, calls)
+
+    async def execute(self, data: str) -> bytes:
+        """Calls the function with stored arguments and returns its result, both as JSON; workers do that.
+
+        Raises:
+            UsageError: The arguments do not fit the function.
+            OutputInvalid: The result does not fit its annotation.
+        """
+        kwargs = self.arguments.load(data)
+        if self._is_async:
+            return self.result.dump(await self.function(**kwargs))  # type: ignore[call-arg]
+        value = await anyio.to_thread.run_sync(partial(self.function, **kwargs))
+        return self.result.dump(await value if isinstance(value, Awaitable) else value)
+
+    def _choose(self, options: RunOptions) -> Choices:
+        return choose(options, queue=self.queue, max_attempts=self.retry.max_attempts, session_id=None)
+
+    def _dump_numbered(self, number: int, call: Mapping[str, Any]) -> bytes:
+        try:
+            return self.arguments.dump((), call)
+        except UsageError as error:
+            raise UsageError(f"number {number}: {error}") from None
+
+
+class _Handle:
+    """How a `Run` waits for its result."""
+
+    def __init__(self, db: PostgresDb, task: Task[Any, Any]) -> None:
+        self._db = db
+        self._task = task
+
+    async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
+        row = await self._db.wait_for(run_id, timeout)
+        completed = row["status"] == "completed"
+        return output_from_row(row, self._task.result.load(row["output"]) if completed else row["output"], self)
+
+
+def registered_tasks() -> dict[str, Task[Any, Any]]:
+    """The tasks this process has declared, by name."""
+    return _registry
+
+
+def _register(task: Task[Any, Any]) -> None:
+    other = _registry.get(task.name)
+    if other is not None and _home(other) != _home(task):
+        raise UsageError(
+            f'task "{task.name}" is {".".join(_home(other))} already; give {".".join(_home(task))} another name='
+        )
+    _registry[task.name] = task
+
+
+def _home(task: Task[Any, Any]) -> tuple[str, str]:
+    return getattr(task.function, "__module__", ""), getattr(task.function, "__qualname__", task.name)

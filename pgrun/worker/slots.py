@@ -1,0 +1,144 @@
+"""The slots of a worker: claimed runs on their way from the claim to the written outcome, and the tasks that execute them."""
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+import anyio
+import anyio.lowlevel
+from anyio.abc import TaskGroup
+
+from pgrun import events
+from pgrun.db.verbs import Claimed, Ending
+from pgrun.settings import Settings
+from pgrun.worker.attempt import Attempt, Decision
+from pgrun.worker.recorder import Recorder
+
+_BREATH = 50  # runs that one task executes before it lets others have the loop, should none of them ever wait
+
+
+class Stop(Enum):
+    """Why an attempt was stopped from outside."""
+
+    CANCELLED = "cancelled"
+    LEASE_LOST = "lease lost"
+
+
+@dataclass(eq=False, slots=True)
+class _Held:
+    """A run in one of the slots."""
+
+    claimed: Claimed
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    why: Stop | None = None
+
+    def stop(self, why: Stop) -> None:
+        self.why = self.why or why
+        self.scope.cancel()
+
+
+class Slots:
+    """The runs that a worker holds, at most `size`. A run leaves its slot when its outcome is written.
+
+    Runs are executed by as many tasks as have to wait for something, and one to spare, which takes the next run as soon as
+    all others wait: a run that never waits costs no task of its own.
+
+    Args:
+        size: How many there are.
+        tasks: Where runs are executed; cancelling it stops them, and whoever cancels it gives them back.
+        recorder: Takes their outcomes.
+        settings: Of the database.
+    """
+
+    def __init__(self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings) -> None:
+        self.size = size
+        self._tasks = tasks
+        self._recorder = recorder
+        self._settings = settings
+        # By run_id and fence: a run that is due again may be claimed again before its last attempt has left.
+        self._held: dict[tuple[str, int], _Held] = {}
+        self._ready: deque[_Held] = deque()
+        self._has_spare = False
+        self._left = anyio.Event()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    @property
+    def free(self) -> int:
+        """How many more runs can be taken."""
+        return self.size - len(self._held)
+
+    @property
+    def keys(self) -> Collection[tuple[str, int]]:
+        """The runs held, as pairs of run_id and fence, as they are whenever it is looked at."""
+        return self._held.keys()
+
+    def take(self, claimed: Sequence[Claimed]) -> None:
+        """Puts runs into free slots; they start at the next turn of the loop."""
+        for run in claimed:
+            held = self._held[run.run_id, run.fence] = _Held(run)
+            self._ready.append(held)
+        self._have_a_spare()
+
+    def leave(self, claimed: Iterable[Claimed]) -> None:
+        """Frees the slots of runs."""
+        for run in claimed:
+            self._held.pop((run.run_id, run.fence), None)
+        left, self._left = self._left, anyio.Event()
+        left.set()
+
+    async def some_left(self) -> None:
+        """Waits until a slot is freed."""
+        await self._left.wait()
+
+    def cancel(self, run_ids: Collection[str]) -> None:
+        """Stops runs that someone asked to cancel."""
+        for held in self._held.values():
+            if held.claimed.run_id in run_ids:
+                events.emit("cancelling", run_id=held.claimed.run_id)
+                held.stop(Stop.CANCELLED)
+
+    def abandon(self) -> None:
+        """Stops all runs, because they belong to others now."""
+        for held in self._held.values():
+            held.stop(Stop.LEASE_LOST)
+
+    def _have_a_spare(self) -> None:
+        if self._ready and not self._has_spare:
+            self._has_spare = True
+            self._tasks.start_soon(self._execute_ready, name="pgrun runs")
+
+    async def _execute_ready(self) -> None:
+        self._has_spare = False
+        since_breath = 0
+        while self._ready:
+            held = self._ready.popleft()
+            self._have_a_spare()
+            await self._execute(held)
+            since_breath += 1
+            if since_breath == _BREATH:
+                since_breath = 0
+                await anyio.lowlevel.checkpoint()
+
+    async def _execute(self, held: _Held) -> None:
+        decision: Decision | None = None
+        try:
+            decision = await self._decide(held)
+            if decision is not None and not isinstance(decision, Ending):
+                with anyio.CancelScope(shield=True):
+                    await self._recorder.put_off(held.claimed, decision)
+        finally:
+            if isinstance(decision, Ending):
+                self._recorder.finish(decision)
+            else:
+                self.leave([held.claimed])
+
+    async def _decide(self, held: _Held) -> Decision | None:
+        """What follows from the attempt; None where it was stopped and others see to the run."""
+        attempt = Attempt(held.claimed, self._settings)
+        if held.why is None:
+            with held.scope:
+                return await attempt.decide()
+        return Ending(held.claimed, "cancelled", attempt.metrics) if held.why is Stop.CANCELLED else None
