@@ -6,6 +6,7 @@ and whichever worker claims it finds its whole definition there.
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import partial
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 from uuid import uuid4
@@ -256,11 +257,13 @@ class Agent(Generic[T]):
     async def _submit(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
         if db not in self._declared_in:
             await self.adeclare()
-        row = await db.submit(run)
-        if row["run_id"] is None:  # submitted before under this run_id: the answer to an idempotent caller
-            row = await (await db.connected()).verbs.get(run.run_id) or row
-        output: RunOutput[Any] = _read(db, row, schema)
-        return output
+        created_at = await db.submit(run)
+        if created_at is None:  # submitted before under this run_id: the answer to an idempotent caller
+            row = await (await db.connected()).verbs.get(run.run_id)
+            if row is not None:
+                known: RunOutput[Any] = _read(db, row, schema)
+                return known
+        return _submitted(db, run, schema, created_at)
 
     async def _complete(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
         try:
@@ -302,6 +305,23 @@ class _Handle:
 
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
         return _read(self._db, await self._db.wait_for(run_id, timeout), self._schema)
+
+
+def _submitted(
+    db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None, created_at: datetime | None
+) -> RunOutput[Any]:
+    output: RunOutput[Any] = RunOutput(
+        run_id=run.run_id,
+        session_id=run.session_id,
+        agent_name=run.name,
+        content_type=run.content_type,
+        input=run.input,
+        created_at=created_at,
+        parent_run_id=run.parent_run_id,
+        metadata=run.metadata,
+    )
+    output._handle = _Handle(db, schema)
+    return output
 
 
 def _read(db: PostgresDb, row: Row, schema: OutputSchema[Any] | None) -> RunOutput[Any]:

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
 
@@ -185,16 +186,19 @@ class PostgresDb:
         make = partial(_hosting.make_task, self, name=name, queue=queue, retry=retry)
         return make if function is None else make(function)
 
-    async def submit(self, run: NewRun) -> Row:
+    async def submit(self, run: NewRun) -> datetime | None:
         """Inserts a run and, where this process is to execute it, starts the embedded worker.
+
+        Returns:
+            When it was created; None if a run with this id was there before.
 
         Raises:
             UsageError: The queue does not exist.
         """
         connected = await self.connected()
-        row = await connected.verbs.submit(run)
-        self._take_in(connected, run.queue, known=row["queue_known"])
-        return row
+        known, created_at = await connected.verbs.submit(run)
+        self._take_in(connected, run.queue, known=known)
+        return created_at
 
     async def submit_many(self, run: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> None:
         """The same for many runs that differ in their id and their input (JSON) only: all of them, or none."""

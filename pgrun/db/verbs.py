@@ -5,6 +5,7 @@ Workers and agents speak to the queue through this class only. Rows are dicts wi
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -90,17 +91,16 @@ class Verbs:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
 
-    async def submit(self, run: NewRun) -> Row:
-        """Inserts a run; see `submit_run.sql` for the row that comes back."""
-        row = await self._runtime.fetch_one("submit_run", _columns(run))
-        assert row is not None
-        return row
+    async def submit(self, run: NewRun) -> tuple[bool, datetime | None]:
+        """Inserts a run; returns whether the queue exists, and when it was created, None if it was there before."""
+        ((queue_known, created_at),) = await self._runtime.fetch_tuples("submit_run", _columns(run))
+        return queue_known, created_at
 
     async def submit_many(self, run: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> bool:
         """Inserts runs like this one with other ids and inputs; returns whether the queue exists, if not there are none."""
         params = _columns(run) | {"run_ids": [*run_ids], "inputs": [data.decode() for data in inputs]}
-        (row,) = await self._runtime.fetch("submit_runs", params)
-        return bool(row["queue_known"])
+        ((queue_known,),) = await self._runtime.fetch_tuples("submit_runs", params)
+        return bool(queue_known)
 
     async def submit_by_name(self, values: Mapping[str, Any]) -> str:
         """Submits like a person in psql: the declared agent of that name gives the rest; returns the run_id.

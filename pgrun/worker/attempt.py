@@ -98,15 +98,20 @@ class _UnknownHere(AttemptError):
     """This process does not know what the run is to execute; another one may."""
 
 
+def _unknown(claimed: Claimed) -> _UnknownHere:
+    return _UnknownHere(
+        f'no worker here knows the agent or task "{claimed.name}": start one that imports it '
+        "(pgrun worker --import your.module), or use the agent once from Python, which stores its definition"
+    )
+
+
 class _TaskWork:
     """A call of a Python function."""
 
     def __init__(self, claimed: Claimed) -> None:
         task = registered_tasks().get(claimed.name)
         if task is None:
-            raise _UnknownHere(
-                f'no worker here knows the task "{claimed.name}": start one that imports it (pgrun worker --import your.module)'
-            )
+            raise _unknown(claimed)
         self._task = task
         self._input = claimed.input
         self.policy = task.retry
@@ -135,10 +140,7 @@ def _definition(claimed: Claimed) -> AgentDefinition:
     if agent is not None and stored in (None, agent.stored_definition):
         return agent.definition
     if claimed.definition is None:
-        raise _UnknownHere(
-            f'no worker here knows the agent "{claimed.name}": start one that imports it '
-            "(pgrun worker --import your.module), or use the agent once from Python, which stores its definition"
-        )
+        raise _unknown(claimed)
     try:
         return _stored_definition(claimed.definition)
     except UsageError as error:  # written by a newer pgrun, or by hand

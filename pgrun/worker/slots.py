@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 
 import anyio
@@ -30,12 +30,14 @@ class _Held:
     """A run in one of the slots."""
 
     claimed: Claimed
-    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    scope: anyio.CancelScope | None = None
+    """Of the task that executes it, while it does."""
     why: Stop | None = None
 
     def stop(self, why: Stop) -> None:
         self.why = self.why or why
-        self.scope.cancel()
+        if self.scope is not None:
+            self.scope.cancel()
 
 
 class Slots:
@@ -114,31 +116,32 @@ class Slots:
         self._has_spare = False
         since_breath = 0
         while self._ready:
-            held = self._ready.popleft()
-            self._have_a_spare()
-            await self._execute(held)
-            since_breath += 1
-            if since_breath == _BREATH:
-                since_breath = 0
-                await anyio.lowlevel.checkpoint()
+            with anyio.CancelScope() as scope:  # until a run is stopped: one costs as much as a short run
+                while self._ready and not scope.cancel_called:
+                    held = self._ready.popleft()
+                    self._have_a_spare()
+                    await self._execute(held, scope)
+                    since_breath += 1
+                    if since_breath == _BREATH:
+                        since_breath = 0
+                        await anyio.lowlevel.checkpoint()
 
-    async def _execute(self, held: _Held) -> None:
+    async def _execute(self, held: _Held, scope: anyio.CancelScope) -> None:
+        attempt = Attempt(held.claimed, self._settings)
         decision: Decision | None = None
+        held.scope = scope
         try:
-            decision = await self._decide(held)
-            if decision is not None and not isinstance(decision, Ending):
-                with anyio.CancelScope(shield=True):
-                    await self._recorder.put_off(held.claimed, decision)
+            if held.why is None:
+                decision = await attempt.decide()
         finally:
+            held.scope = None
+            if decision is None and held.why is Stop.CANCELLED:
+                decision = Ending(held.claimed, "cancelled", attempt.metrics)
             if isinstance(decision, Ending):
                 self._recorder.finish(decision)
-            else:
+            elif decision is None:  # it was stopped, and others see to the run
                 self.leave([held.claimed])
-
-    async def _decide(self, held: _Held) -> Decision | None:
-        """What follows from the attempt; None where it was stopped and others see to the run."""
-        attempt = Attempt(held.claimed, self._settings)
-        if held.why is None:
-            with held.scope:
-                return await attempt.decide()
-        return Ending(held.claimed, "cancelled", attempt.metrics) if held.why is Stop.CANCELLED else None
+        if decision is not None and not isinstance(decision, Ending):
+            with anyio.CancelScope(shield=True):
+                await self._recorder.put_off(held.claimed, decision)
+            self.leave([held.claimed])

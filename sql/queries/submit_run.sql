@@ -1,8 +1,7 @@
 -- Inserts one run. The run_id is made by the client, so a repeat after a lost connection inserts nothing twice.
 --
--- Returns one row: whether the queue exists (if not, nothing was inserted), whether a live daemon will execute the run, and
--- the row as inserted (nulls when a run with this id was there before). A daemon can execute it if it serves the queue and
--- either the definition travels with the run or the worker has imported the name. Triggers number the run within its session and wake workers.
+-- Returns one row: whether the queue exists (if not, nothing was inserted), and when the run was created (null when a run with this
+-- id was there before). Triggers number the run within its session and wake workers.
 with known as materialized (
     select from pgrun.queues where queue = :'queue'),
 inserted as (
@@ -14,11 +13,5 @@ inserted as (
            :'metadata'::jsonb
       from known
     on conflict (run_id) do nothing
-    returning *)
-select exists (select from known) as queue_known,
-       exists (select from pgrun.workers w
-                where w.mode = 'daemon' and w.stopped_at is null and w.lease_until > now() and not w.draining
-                  and :'queue' = any (w.queues)
-                  and (nullif(:'definition', '') is not null or :'name' = any (w.names))) as served,
-       i.*
-  from (select) one left join inserted i on true;
+    returning created_at)
+select exists (select from known) as queue_known, (select created_at from inserted) as created_at;
