@@ -224,6 +224,11 @@ class Verbs:
         """Makes a worker known, or the queues and names it serves now."""
         await self._runtime.fetch("register_worker", {**card.__dict__, "queues": [*queues], "names": [*names]})
 
+    async def promise_looks(self, worker_id: str, seconds: float, *, hands_over: bool = False) -> None:
+        """Says for how many seconds a worker looks for runs by itself, 0 for no longer; see `promise_looks.sql`."""
+        params = {"worker_id": worker_id, "seconds": seconds, "hands_over": hands_over}
+        await self._runtime.fetch_tuples("promise_looks", params)
+
     async def stop_worker(self, worker_id: str, *, within: float = 5.0) -> set[str]:
         """Says goodbye within so many seconds, on a connection of its own; returns the ids of the runs given back."""
         rows = await self._runtime.fetch_directly("stop_worker", {"worker_id": worker_id}, within=within)

@@ -23,6 +23,7 @@ from pgrun.errors import DatabaseError, UsageError
 from pgrun.task import registered_tasks
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.maintenance import Maintenance
+from pgrun.worker.pace import Pace
 from pgrun.worker.recorder import Recorder
 from pgrun.worker.slots import Slots
 
@@ -151,11 +152,12 @@ class Worker:
 
     async def _claim_forever(self) -> None:
         assert self._slots is not None
+        pace = Pace(self._promise_looks)
         there_is_more = False
         while not self.draining:
             free = min(self._slots.free, _MOST_AT_ONCE)
             if free == 0:
-                await self._slots.some_left()
+                await pace.wait_for_slot(self._slots.some_left)
                 continue
             if there_is_more and free < self.concurrency // 4:
                 await anyio.sleep(_GATHER)  # slots are freed in batches: one statement for many
@@ -167,8 +169,14 @@ class Worker:
             self._claiming_since = None
             there_is_more = len(claimed) == free
             if not there_is_more:
-                with anyio.move_on_after(pause):
-                    await self._woken.wait()
+                await pace.rest(len(claimed), pause, self._woken)
+        await pace.sleep(hands_over=True)
+
+    async def _promise_looks(self, seconds: float, hands_over: bool) -> None:
+        try:
+            await self._verbs.promise_looks(self.worker_id, seconds, hands_over=hands_over)
+        except DatabaseError as error:
+            _log.warning("whether it has to be woken is not written: %s", error)
 
     async def _claim(self, free: int) -> tuple[list[Claimed], float]:
         """The runs claimed, and for how many seconds it makes sense to sleep when there are fewer than slots."""

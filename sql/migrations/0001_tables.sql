@@ -164,6 +164,7 @@ create table pgrun.workers (
     lease_until   timestamptz not null,
     lease         interval not null,
     draining      boolean not null default false,
+    awake_until   timestamptz,
     blocked_since timestamptz,
     stopped_at    timestamptz,
     stop_reason   text
@@ -182,6 +183,7 @@ comment on column pgrun.workers.heartbeat_at is 'Last sign of life.';
 comment on column pgrun.workers.lease_until is 'Its runs are its own until then; every heartbeat moves it.';
 comment on column pgrun.workers.lease is 'How far a heartbeat moves the lease.';
 comment on column pgrun.workers.draining is 'It claims nothing more and finishes what it holds.';
+comment on column pgrun.workers.awake_until is 'Until then it looks for runs by itself every few milliseconds, because there are so many; nobody needs to wake it.';
 comment on column pgrun.workers.blocked_since is 'Its event loop has not run since then: some code blocks it. The heartbeat comes from a thread of its own.';
 comment on column pgrun.workers.stopped_at is 'It has stopped, or was found dead; it can never come back under this id.';
 comment on column pgrun.workers.stop_reason is 'stopped, or dead.';

@@ -95,12 +95,19 @@ create trigger jobs_deleted after delete on pgrun.jobs
     execute function pgrun._leave_session();
 
 -- The wake-up: one notification per statement and queue, never per row, and only for runs that may start soon. Ten seconds is
--- longer than an idle worker sleeps, so whatever is due later it finds by itself.
+-- longer than an idle worker sleeps, so whatever is due later it finds by itself. And none where a worker is awake that can
+-- execute them: transactions that notify commit one after the other, so a flood of submits must not. The worker covers the
+-- gap: after its promise has ended it looks again and again, at intervals that double, so that it finds what was submitted
+-- silently by a transaction that took longer to commit.
 create function pgrun._wake_workers() returns trigger language plpgsql as $$
 begin
     perform pg_notify('pgrun_wake', w.queue)
-       from (select distinct s.queue from submitted s
-              where s.status = 'pending' and s.held is null and s.due_at <= now() + interval '10 seconds') w;
+       from (select distinct s.queue
+               from (select distinct j.queue, j.name, j.definition is null as needs_code from submitted j
+                      where j.status = 'pending' and j.held is null and j.due_at <= now() + interval '10 seconds') s
+              where not exists (select from pgrun.workers a
+                                 where a.awake_until > clock_timestamp() and s.queue = any (a.queues)
+                                   and (not s.needs_code or s.name = any (a.names)))) w;
     return null;
 end $$;
 comment on function pgrun._wake_workers() is 'Trigger: tells listening workers which queues have got work.';

@@ -4,7 +4,7 @@
 with forgotten as (
     delete from pgrun.workers where stopped_at < now() - interval '1 day'),
 stopped as (
-    update pgrun.workers set stopped_at = now(), stop_reason = 'stopped'
+    update pgrun.workers set stopped_at = now(), awake_until = null, stop_reason = 'stopped'
      where worker_id = :'worker_id'::uuid and stopped_at is null),
 given_back as (
     update pgrun.jobs j

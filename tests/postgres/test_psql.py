@@ -61,6 +61,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "list_runs": {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": "20"},
     "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}"},
     "open_sessions": {},
+    "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
     "register_worker": {
         **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
