@@ -26,6 +26,7 @@ from pgrun.worker.attempt import Attempt, Decision, Release, Retry, unforeseen
 from pgrun.worker.flusher import Flusher
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.maintenance import Maintenance
+from pgrun.worker.retention import Retention
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -129,6 +130,8 @@ class Worker:
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
             self._tasks.start_soon(self._maintain_forever, name="pgrun maintenance")
+            # Beside maintenance and not within: a rescue must not wait until something is pruned.
+            self._tasks.start_soon(Retention(self._verbs, self.db.settings).look_forever, name="pgrun retention")
             self._stack = stack.pop_all()
         return self
 

@@ -42,6 +42,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"worker_id": WORKER, "queues": "{default,mail}", "names": "{}", "slots": "5"},
         **{"yields": "false", "horizon": "10"},
     },
+    "count_prunable": {"older_than": "0", "status": "cancelled", "queue": ""},
     "declare_agent": {
         "name": "Poet",
         "queue": "verse",
@@ -54,6 +55,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"run_ids": f"{{{RUN}}}", "fences": "{1}", "statuses": "{completed}", "outputs": "{42}"},
         **{"content_types": "{NULL}", "errors": "{NULL}", "metrics": "{\\{\\}}"},
     },
+    "forget_workers": {},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
     "get_worker_status": {},
@@ -61,6 +63,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "list_runs": {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": "20"},
     "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}"},
     "open_sessions": {},
+    "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
     "register_worker": {
         **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
