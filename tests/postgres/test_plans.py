@@ -169,6 +169,19 @@ def test_a_statement_reads_no_more_than_it_must(filled: Conn, case: str) -> None
     assert rows < 1000  # far from the 5,000 that are due
 
 
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("case", ["prune 1000", "prune, filtered"])
+def test_pruning_takes_its_order_from_the_index(filled: Conn, case: str, mode: str) -> None:
+    """Sorting would read everything that is old enough, for every batch."""
+    name, params, _ = CASES[case]
+    nodes = plan(filled, name, params(filled), mode)
+    assert [node for node in nodes if "Sort" in node["Node Type"]] == []
+    on_jobs = [
+        node.get("Index Name") for node in nodes if node.get("Relation Name") == "jobs" and "Scan" in node["Node Type"]
+    ]
+    assert on_jobs == ["jobs_finished", "jobs_finished", "jobs_pkey"]
+
+
 @pytest.mark.parametrize(
     ("why", "query", "index"),
     [
