@@ -13,7 +13,7 @@ from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, add_working_directory
 from pgrun.cli._show import show_json, show_table
 from pgrun.errors import UsageError
 
-_COUNTING = 600.0  # seconds; with filters, --dry-run reads all rows that are old enough
+_COUNTING = 300.0  # seconds for one statement; with filters, --dry-run reads all rows that are old enough
 
 
 def migrate(database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False) -> None:
@@ -100,7 +100,8 @@ def prune(
         from pgrun.settings import Settings
 
         which = Prunable(older_than=seconds_of(older_than, option="--older-than"), status=status, queue=queue)
-        async with open_db(database_url, schema, settings=Settings(statement_timeout=_COUNTING)) as db:
+        settings = Settings(statement_timeout=_COUNTING) if dry_run else None
+        async with open_db(database_url, schema, settings=settings) as db:
             if dry_run:
                 runs = await (await db.connected()).verbs.count_prunable(**asdict(which))
             else:
