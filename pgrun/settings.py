@@ -5,10 +5,21 @@ Durations are float seconds. Defaults are for agent runs, which last seconds to 
 
 from dataclasses import dataclass
 
+from pgrun._durations import is_duration
+from pgrun.errors import UsageError
+
+SHORTEST_RETENTION = 3600.0
+"""Seconds. Whoever waits for a run, or repeats a statement about it after an outage, still finds it; and `queue_stats` counts
+what ended within the last hour."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of one `PostgresDb` and of the workers that use it."""
+    """Settings of one `PostgresDb` and of the workers that use it.
+
+    Raises:
+        UsageError: The retention is too short, or no duration.
+    """
 
     lease: float = 15.0
     """Seconds a worker keeps its runs without a sign of life. A killed worker's runs start elsewhere this much later; a
@@ -41,3 +52,16 @@ class Settings:
 
     loop_blocked_after: float = 1.0
     """Seconds the event loop may be silent before the heartbeat thread reports it as blocked, with a stack."""
+
+    retention: float | None = None
+    """Seconds that runs are kept after their end, at least an hour; then workers delete them, a little every minute or so.
+    Among several workers the shortest retention counts. None, the default, keeps them for ever. Queues of jobs whose effect is
+    elsewhere forget them within days; here the answer itself was paid for, its row may be its only copy, and deleting it
+    cannot be undone. So it is with stores of workflows and conversations too: they delete by age only when they are told to."""
+
+    def __post_init__(self) -> None:
+        if self.retention is not None and not is_duration(self.retention, least=SHORTEST_RETENTION):
+            raise UsageError(
+                f"retention={self.retention!r}: seconds to keep ended runs, from {SHORTEST_RETENTION:g} (an hour) to a "
+                "century, or None to keep them for ever"
+            )

@@ -15,7 +15,7 @@ app = typer.Typer(
 for command in (
     *(demo.demo, operate.migrate, operate.worker),
     *(runs.submit, runs.ls, runs.show, runs.wait, runs.cancel, runs.retry),
-    operate.stats,
+    *(operate.prune, operate.stats),
 ):
     app.command()(command)
 

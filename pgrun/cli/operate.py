@@ -1,15 +1,19 @@
-"""Commands about the system: migrate, worker, stats."""
+"""Commands about the system: migrate, worker, prune, stats."""
 
 import importlib
 import logging
 import sys
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
+from pgrun._durations import seconds_of
 from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, add_working_directory, open_db, run
 from pgrun.cli._show import show_json, show_table
 from pgrun.errors import UsageError
+
+_COUNTING = 300.0  # seconds for one statement; with filters, --dry-run reads all rows that are old enough
 
 
 def migrate(database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False) -> None:
@@ -42,6 +46,10 @@ def worker(
     lease: Annotated[
         float, typer.Option(min=0.5, help="Seconds after which a dead worker's runs go to others.")
     ] = 15.0,
+    retention: Annotated[
+        str,
+        typer.Option(help='Delete runs that ended longer ago than 7d, 12h, …, at least 1h; "forever" deletes nothing.'),
+    ] = "forever",
     listen_url: Annotated[
         str | None,
         typer.Option(help="Address of the server itself, if the database URL is a pooler's.", show_default=False),
@@ -58,9 +66,50 @@ def worker(
 
         _log_to_stderr(log_level)
         _import_modules(imports or [])
-        db = open_db(database_url, schema, create_schema=True, listen_url=listen_url, settings=Settings(lease=lease))
+        kept = None if retention == "forever" else seconds_of(retention, option="--retention")
+        settings = Settings(lease=lease, retention=kept)
+        db = open_db(database_url, schema, create_schema=True, listen_url=listen_url, settings=settings)
         names = [name.strip() for name in queues.split(",") if name.strip()]
         return await serve(db, queues=names, concurrency=concurrency, grace=grace)
+
+    run(command)
+
+
+def prune(
+    older_than: Annotated[
+        str,
+        typer.Option(
+            metavar="DURATION",
+            help="How long ago they ended: 30m, 12h, 7d, or a number of seconds.",
+            show_default=False,
+        ),
+    ],
+    status: Annotated[
+        str | None, typer.Option(help="Only completed, error or cancelled ones.", show_default=False)
+    ] = None,
+    queue: Annotated[str | None, typer.Option(help="Only this queue.", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many they are.")] = False,
+    database_url: DatabaseUrl = None,
+    schema: Schema = "pgrun",
+    as_json: AsJson = False,
+) -> None:
+    """Delete runs that have ended, the oldest first, a few at a time. Open runs and sessions stay."""
+
+    async def command() -> None:
+        from pgrun.db.pruning import Prunable
+        from pgrun.settings import Settings
+
+        which = Prunable(older_than=seconds_of(older_than, option="--older-than"), status=status, queue=queue)
+        settings = Settings(statement_timeout=_COUNTING) if dry_run else None
+        async with open_db(database_url, schema, settings=settings) as db:
+            if dry_run:
+                runs = await (await db.connected()).verbs.count_prunable(**asdict(which))
+            else:
+                runs = await db.aprune(**asdict(which))
+        if as_json:
+            show_json({"prunable" if dry_run else "deleted": runs})
+        else:
+            typer.echo(f"{'would delete' if dry_run else 'deleted'} {runs} {'run' if runs == 1 else 'runs'}")
 
     run(command)
 

@@ -27,6 +27,7 @@ from pgrun.db._connection import Connection, Row
 from pgrun.db._runtime import Runtime
 from pgrun.db.embedded import embedded_url
 from pgrun.db.migrations import Migration, check_version, migrate
+from pgrun.db.pruning import Prunable, prune
 from pgrun.db.statements import check_schema
 from pgrun.db.verbs import NewRun, Verbs
 from pgrun.db.waiting import Waiting, not_found
@@ -234,6 +235,27 @@ class PostgresDb:
         wanted = [check_run_id(run_id) for run_id in run_ids]
         rows = await self._wait(wanted, timeout, first=mode == "any")
         return [output_from_row(rows[run_id], rows[run_id]["output"], None) for run_id in wanted if run_id in rows]
+
+    async def aprune(self, older_than: float, *, status: str | None = None, queue: str | None = None) -> int:
+        """Deletes runs that ended more than `older_than` seconds ago, the oldest first, and returns how many they were.
+
+        In short transactions with pauses between them, so that claims go on. Cancelled, it stops after a batch; what was
+        deleted stays so. Sessions keep their rows; a run_id whose run is gone can be submitted anew.
+
+        Args:
+            older_than: Seconds; 0 deletes everything that has ended, also what somebody may be about to read.
+            status: Only ``"completed"``, ``"error"`` or ``"cancelled"`` ones.
+            queue: Only those of one queue.
+
+        Raises:
+            UsageError: An argument cannot be; nothing was deleted.
+        """
+        which = Prunable(older_than=older_than, status=status, queue=queue)
+        return await prune((await self.connected()).verbs, which)
+
+    def prune(self, older_than: float, *, status: str | None = None, queue: str | None = None) -> int:
+        """The same as `aprune`, for code without an event loop."""
+        return run_sync(partial(self.aprune, older_than, status=status, queue=queue))
 
     async def _wait(self, run_ids: list[str], timeout: float | None, *, first: bool) -> dict[str, Row]:
         check_timeout(timeout)

@@ -264,6 +264,36 @@ class Verbs:
             {"status": status, "queue": queue, "name": name, "session_id": session_id, "max_rows": max_rows},
         )
 
+    async def prune(
+        self, older_than: float, *, status: str | None, queue: str | None, after: datetime | None, batch: int
+    ) -> tuple[int, datetime | None]:
+        """Deletes up to `batch` runs that ended more than `older_than` seconds ago; None for status and queue means any.
+
+        Returns how many were deleted, and the `after` of the next call; None when nothing is left.
+        """
+        row = await self._runtime.fetch_one(
+            "prune_runs",
+            {
+                **_prunable(older_than, status, queue),
+                "after": after and after.isoformat(),
+                "batch": batch,
+            },
+        )
+        assert row is not None
+        return row["deleted"], row["reached"]
+
+    async def count_prunable(self, older_than: float, *, status: str | None, queue: str | None) -> int:
+        """How many runs `prune` would delete with the same arguments, until nothing is left."""
+        row = await self._runtime.fetch_one("count_prunable", _prunable(older_than, status, queue))
+        assert row is not None
+        return int(row["prunable"])
+
+    async def forget_workers(self) -> int:
+        """Deletes the rows of workers that have been gone for more than a day; returns how many."""
+        row = await self._runtime.fetch_one("forget_workers")
+        assert row is not None
+        return int(row["forgotten"])
+
     async def queue_stats(self) -> list[Row]:
         """The view `queue_stats`."""
         return await self._runtime.fetch("get_queue_stats")
@@ -302,6 +332,10 @@ def _ending(ending: Ending) -> str:
     if ending.metrics is not None:
         members.append(f'"metrics":{_json(ending.metrics)}')
     return ",".join(members) + "}"
+
+
+def _prunable(older_than: float, status: str | None, queue: str | None) -> dict[str, Any]:
+    return {"older_than": older_than, "status": status or "", "queue": queue or ""}
 
 
 def _json(value: Any) -> str:

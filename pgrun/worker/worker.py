@@ -25,6 +25,7 @@ from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.maintenance import Maintenance
 from pgrun.worker.pace import Pace
 from pgrun.worker.recorder import Recorder
+from pgrun.worker.retention import Retention
 from pgrun.worker.slots import Slots
 
 _log = logging.getLogger("pgrun.worker")
@@ -108,6 +109,8 @@ class Worker:
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
             self._tasks.start_soon(self._maintain_forever, name="pgrun maintenance")
+            # Beside maintenance and not within: a rescue must not wait until something is pruned.
+            self._tasks.start_soon(Retention(self._verbs, self.db.settings).look_forever, name="pgrun retention")
             self._stack = stack.pop_all()
         return self
 

@@ -105,6 +105,37 @@ end $$;
 comment on function pgrun.retry(uuid) is
     'Makes a failed or cancelled run due again with all its attempts; a pending one that waits for its next attempt becomes due now. Fails for runs that run or have completed.';
 
+-- For a person or cron, who say how many one transaction may delete; the library goes batch by batch, see prune_runs.sql.
+create function pgrun.prune(
+    older_than interval default '7 days',
+    status     text     default null,
+    queue      text     default null,
+    max_rows   int      default 10000
+) returns bigint language plpgsql as $$
+declare
+    pruned bigint;
+begin
+    if prune.status not in ('completed', 'error', 'cancelled') then
+        raise exception 'status "%": only runs that are completed, error or cancelled can be pruned', prune.status
+            using errcode = 'PGR02';
+    elsif prune.older_than < interval '0' then
+        raise exception 'older_than %: not negative', prune.older_than using errcode = 'PGR02';
+    end if;
+    delete from pgrun.jobs j
+     where j.run_id = any (array(  -- not a join, for the reason given in prune_runs.sql
+            select o.run_id from pgrun.jobs o
+             where o.finished_at <= now() - prune.older_than
+               and (prune.status is null or o.status = prune.status)
+               and (prune.queue is null or o.queue = prune.queue)
+             order by o.finished_at
+             limit prune.max_rows
+               for update skip locked));
+    get diagnostics pruned = row_count;
+    return pruned;
+end $$;
+comment on function pgrun.prune(interval, text, text, int) is
+    'Deletes runs that ended longer ago than older_than, the oldest first, at most max_rows in this transaction; null status or queue means any. Returns how many: call it again, or from cron, until it says 0.';
+
 create function pgrun.pause_queue(queue text, resume_at timestamptz default null) returns void language sql as $$
     insert into pgrun.queues as q (queue, paused_at, resume_at) values (pause_queue.queue, now(), pause_queue.resume_at)
     on conflict (queue) do update set paused_at = coalesce(q.paused_at, now()), resume_at = excluded.resume_at

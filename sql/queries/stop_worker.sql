@@ -1,9 +1,7 @@
 -- The worker is leaving by itself: gives back everything it still holds without using up an attempt, and wakes the others.
 -- Works from what the database knows, so it also covers a claim whose answer never arrived. Repeating it changes nothing.
--- Workers that have been gone for a day are forgotten. Returns the runs that were given back.
-with forgotten as (
-    delete from pgrun.workers where stopped_at < now() - interval '1 day'),
-stopped as (
+-- Returns the runs that were given back.
+with stopped as (
     update pgrun.workers set stopped_at = now(), awake_until = null, stop_reason = 'stopped'
      where worker_id = :'worker_id'::uuid and stopped_at is null),
 given_back as (

@@ -106,6 +106,12 @@ def test_waiting_too_long_says_what_the_run_waits_for(cli: Cli) -> None:
         ),
         (["worker", "--import", "no.such.module"], 2, "--import no.such.module: No module named 'no'"),
         (["worker", "--queues", ","], 2, "give at least one name"),
+        (["worker", "--retention", "soon"], 2, "--retention soon: a duration such as 30m, 12h or 7d"),
+        (["worker", "--retention", "30m"], 2, "retention=1800.0: seconds to keep ended runs, from 3600 (an hour)"),
+        (["prune"], 2, "Missing option '--older-than'"),
+        (["prune", "--older-than", "-7d"], 2, "--older-than -7d: a duration such as 30m, 12h or 7d"),
+        (["prune", "--older-than", "7d", "--status", "running"], 2, "status='running': choose completed, error or"),
+        (["prune", "--older-than", "7d", "--queue", ""], 2, "queue='': the name of a queue"),
         (["worker", "--log-level", "loud"], 2, "--log-level loud: choose debug, info, warning or error"),
         (["nonsense"], 2, "No such command"),
     ],
@@ -177,9 +183,30 @@ def test_migrate_says_what_it_did(cli: Cli, new_database: Callable[..., str]) ->
     assert cli("migrate", "--schema", "other", "--json", PGRUN_DATABASE_URL=empty).stdout.startswith('[{"number":1,')
 
 
+def test_old_runs_are_counted_and_then_deleted(cli: Cli, conn: Conn) -> None:
+    conn.execute(
+        "insert into pgrun.jobs (name, status, finished_at) select 'noop', s, now() - make_interval(days => d) "
+        "from unnest('{completed,error}'::text[]) s, unnest('{0,8,9}'::int[]) d"
+    )
+    week = ("prune", "--older-than", "7d")
+    assert cli(*week, "--dry-run").stdout == "would delete 4 runs\n"
+    assert cli(*week, "--dry-run", "--json", "--status", "error").stdout == '{"prunable":2}\n'
+    assert cli("prune", "--older-than", "205h", "--status", "error").stdout == "deleted 1 run\n"
+    assert cli(*week, "--queue", "mail", "--json").stdout == '{"deleted":0}\n'
+    assert cli(*week, "--queue", "default", "--json").stdout == '{"deleted":3}\n'
+    assert conn.execute("select count(*) as n from pgrun.runs").fetchone() == {"n": 2}
+
+
+def test_a_worker_takes_a_retention_or_keeps_runs_for_ever(cli: Cli) -> None:
+    for kept in ("forever", "7d"):
+        # It is accepted: what is refused is the list of queues, which is looked at later.
+        refused = cli("worker", "--retention", kept, "--queues", ",")
+        assert "give at least one name" in refused.stderr
+
+
 def test_help_lists_every_command(cli: Cli) -> None:
     words = cli("--help").stdout.split()
-    for command in ("demo", "migrate", "worker", "submit", "ls", "show", "wait", "cancel", "retry", "stats"):
+    for command in ("demo", "migrate", "worker", "submit", "ls", "show", "wait", "cancel", "retry", "prune", "stats"):
         assert command in words
         assert cli(command, "--help").returncode == 0
 

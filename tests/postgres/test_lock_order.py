@@ -36,6 +36,7 @@ class Someone:
             *(self.submit, self.submit, self.submit, self.end_some, self.end_some, self.end_some),
             *(self.end_in_a_batch, self.cancel, self.cancel, self.retry_ended, self.retry_ended, self.delete),
             *(self.try_again, self.give_back, self.rescue, self.die_and_come_back, self.open_sessions, self.leave),
+            *(self.prune, self.forget_workers),
         )
         step = self._random.choice(steps)
         try:
@@ -108,6 +109,12 @@ class Someone:
 
     def open_sessions(self) -> None:
         perform(self._conn, "open_sessions")
+
+    def prune(self) -> None:
+        perform(self._conn, "prune_runs", older_than=0, status="", queue="", batch=self._random.randint(1, 4), after="")
+
+    def forget_workers(self) -> None:
+        perform(self._conn, "forget_workers")
 
     def leave(self) -> None:
         self._claim()

@@ -75,6 +75,11 @@ def claim_params(slots: int, *, queues: list[str], yields: bool = False) -> dict
     return {"worker_id": WORKER, "queues": queues, "names": ["noop"], "slots": slots, "yields": yields, "horizon": 10}
 
 
+def prune_params(*, batch: int, status: str = "", queue: str = "", after: str = "") -> dict[str, Any]:
+    """What ended more than a day ago: more than nine tenths of the table."""
+    return {"older_than": 86_400.0, "status": status, "queue": queue, "batch": batch, "after": after}
+
+
 CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     "claim 1": ("claim_runs", lambda _: claim_params(1, queues=["default"]), {"jobs_due", "jobs_pkey"}),
     "claim 100": ("claim_runs", lambda _: claim_params(100, queues=["default", "mail"]), {"jobs_due", "jobs_pkey"}),
@@ -122,6 +127,17 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         lambda _: {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": 20},
         {"jobs_pkey"},
     ),
+    "prune 1000": ("prune_runs", lambda _: prune_params(batch=1000), {"jobs_finished", "jobs_pkey"}),
+    "prune, filtered": (
+        "prune_runs",
+        lambda _: prune_params(batch=50, status="error", queue="mail"),
+        {"jobs_finished", "jobs_pkey"},
+    ),
+    "prune, nothing matches": (
+        "prune_runs",
+        lambda _: prune_params(batch=30, status="cancelled", after="2000-01-01T00:00:00+00:00"),
+        {"jobs_finished", "jobs_pkey"},
+    ),
 }
 
 
@@ -138,7 +154,9 @@ def test_a_statement_keeps_its_index(filled: Conn, case: str, mode: str) -> None
     assert used & indexes
 
 
-@pytest.mark.parametrize("case", ["claim 1", "claim 100", "claim, nothing there", "finish 200", "rescue", "beat"])
+@pytest.mark.parametrize(
+    "case", ["claim 1", "claim 100", "claim, nothing there", "finish 200", "rescue", "beat", "prune, nothing matches"]
+)
 def test_a_statement_reads_no_more_than_it_must(filled: Conn, case: str) -> None:
     name, params, _ = CASES[case]
     values = params(filled)
@@ -150,6 +168,19 @@ def test_a_statement_reads_no_more_than_it_must(filled: Conn, case: str) -> None
         if node.get("Relation Name") == "jobs" and "Scan" in node["Node Type"]
     )
     assert rows < 1000  # far from the 5,000 that are due
+
+
+@pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+@pytest.mark.parametrize("case", ["prune 1000", "prune, filtered"])
+def test_pruning_takes_its_order_from_the_index(filled: Conn, case: str, mode: str) -> None:
+    """Sorting would read everything that is old enough, for every batch."""
+    name, params, _ = CASES[case]
+    nodes = plan(filled, name, params(filled), mode)
+    assert [node for node in nodes if "Sort" in node["Node Type"]] == []
+    on_jobs = [
+        node.get("Index Name") for node in nodes if node.get("Relation Name") == "jobs" and "Scan" in node["Node Type"]
+    ]
+    assert on_jobs == ["jobs_finished", "jobs_finished", "jobs_pkey"]
 
 
 @pytest.mark.parametrize(

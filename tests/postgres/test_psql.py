@@ -44,6 +44,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"worker_id": WORKER, "queues": "{default,mail}", "names": "{}", "slots": "5"},
         **{"yields": "false", "horizon": "10"},
     },
+    "count_prunable": {"older_than": "0", "status": "cancelled", "queue": ""},
     "declare_agent": {
         "name": "Poet",
         "queue": "verse",
@@ -54,6 +55,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "find_strays": {"worker_id": WORKER, "older_than": "5"},
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
+    "forget_workers": {},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
     "get_worker_status": {},
@@ -62,6 +64,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}"},
     "open_sessions": {},
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
+    "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
     "register_worker": {
         **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},

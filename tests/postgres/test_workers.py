@@ -1,4 +1,4 @@
-"""register_worker.sql, beat_worker.sql, stop_worker.sql and is_served.sql: a worker's life, as the database sees it."""
+"""register_worker, beat_worker, stop_worker, forget_workers, is_served: a worker's life, as the database sees it."""
 
 from datetime import timedelta
 from uuid import uuid4
@@ -171,15 +171,15 @@ async def test_a_goodbye_wakes_others_and_tells_who_waits(db: PostgresDb, conn: 
 
 
 async def test_workers_that_have_been_gone_for_a_day_are_forgotten(db: PostgresDb, conn: Conn) -> None:
-    old, recent, leaving = [await hire(db) for _ in range(3)]
+    old, recent, alive = [await hire(db) for _ in range(3)]
     for hand, hours in [(old, 25), (recent, 23)]:
         conn.execute(
             "update pgrun.workers set stopped_at = now() - make_interval(hours => %s) where worker_id = %s",
             [hours, hand.worker_id],
         )
-    await leaving.verbs.stop_worker(leaving.worker_id)
+    assert await alive.verbs.forget_workers() == 1
     left = conn.execute("select worker_id from pgrun.workers").fetchall()
-    assert {str(row["worker_id"]) for row in left} == {recent.worker_id, leaving.worker_id}
+    assert {str(row["worker_id"]) for row in left} == {recent.worker_id, alive.worker_id}
 
 
 async def test_a_queue_is_served_by_a_live_daemon_only(db: PostgresDb, conn: Conn) -> None:

@@ -72,6 +72,8 @@ async def runs_that_are_read_again(agent: Agent[City], run: RunOutput[City]) -> 
 async def many_runs(db: PostgresDb, runs: Sequence[RunOutput[City]]) -> None:
     run_ids = [run.run_id for run in runs]
     assert_type(await db.await_runs(run_ids, timeout=5, mode="any"), list[RunOutput[Any]])
+    assert_type(await db.aprune(3600, status="error", queue="mail"), int)
+    assert_type(db.prune(7 * 86_400.0), int)
 
 
 def the_parts_of_a_run(run: RunOutput[City]) -> None:

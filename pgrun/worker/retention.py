@@ -1,0 +1,47 @@
+"""What keeps the tables from growing for ever: every worker prunes a little now and then. There is no leader."""
+
+import logging
+import random
+
+import anyio
+
+from pgrun import events
+from pgrun.db.pruning import Prunable, prune
+from pgrun.db.verbs import Verbs
+from pgrun.errors import PgrunError
+from pgrun.settings import Settings
+
+_log = logging.getLogger("pgrun.worker")
+
+_LOOK_EVERY = 60.0  # seconds, more or less: workers that started together drift apart
+_MAX_BATCHES = 20  # in one look; more than a worker's own runs, and little enough when a hundred workers find a backlog
+
+
+class Retention:
+    """The looks of one worker after what may be forgotten: runs past their retention, workers gone for more than a day."""
+
+    def __init__(self, verbs: Verbs, settings: Settings) -> None:
+        self._verbs = verbs
+        self._settings = settings
+
+    async def look_forever(self) -> None:
+        """Looks about once a minute. The first look comes at random too: of many short-lived workers a few get to it."""
+        await anyio.sleep(random.uniform(0, _LOOK_EVERY))
+        while True:
+            await self.look()
+            await anyio.sleep(_LOOK_EVERY * random.uniform(0.5, 1.5))
+
+    async def look(self) -> None:
+        """Forgets workers, and deletes some of the runs that ended before the retention, if there is one."""
+        try:
+            await self._verbs.forget_workers()
+            if self._settings.retention is None:
+                return
+            which = Prunable(older_than=self._settings.retention)
+            pruned = await prune(self._verbs, which, max_batches=_MAX_BATCHES)
+        except PgrunError as error:
+            _log.warning("pruning is put off: %s", error)
+            return
+        if pruned:
+            events.emit("pruned", runs=pruned)
+            _log.info("pruned %s runs that ended more than %g s ago", pruned, self._settings.retention)
