@@ -6,6 +6,7 @@ Workers and agents speak to the queue through this class only. Rows are dicts wi
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from pydantic_core import to_json
@@ -13,6 +14,11 @@ from pydantic_core import to_json
 from pgrun._ids import new_run_id
 from pgrun.db._connection import Row
 from pgrun.db._runtime import Runtime
+
+Position = tuple[int, float]
+"""Of a run in its queue: priority, and when it is due in seconds since 1970."""
+
+FIRST: Position = (-32768, float("-inf"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +54,9 @@ class Claimed(NamedTuple):
     attempt: int
     max_attempts: int
     fence: int
+    priority: int
+    due_at: float
+    """Seconds since 1970; with the priority its position in the queue."""
     input: str
     definition: str | None
     output_schema: str | None
@@ -137,17 +146,37 @@ class Verbs:
         )
 
     async def claim(
-        self, worker_id: str, queues: Sequence[str], names: Sequence[str], slots: int, *, yields: bool, horizon: float
+        self,
+        worker_id: str,
+        queues: Sequence[str],
+        names: Sequence[str],
+        slots: int,
+        *,
+        yields: bool,
+        horizon: float,
+        positions: Mapping[str, Position] = MappingProxyType({}),
     ) -> tuple[list[Claimed], float | None]:
         """Takes up to `slots` due runs; with `yields` none that a live daemon could execute.
 
         Also returns in how many seconds the next run will be due, None if that is not within `horizon` seconds.
+
+        Args:
+            worker_id: Whose they will be.
+            queues: Where to look.
+            names: What the worker can execute although it does not travel with the run.
+            slots: How many at most.
+            yields: Whether to step back from live daemons.
+            horizon: Seconds.
+            positions: Where to begin in a queue; by default at the first run.
         """
+        begin = [positions.get(queue, FIRST) for queue in queues]
         rows = await self._runtime.fetch_tuples(
             "claim_runs",
             {
                 "worker_id": worker_id,
                 "queues": [*queues],
+                "from_priorities": [priority for priority, _ in begin],
+                "from_dues": [due_at for _, due_at in begin],
                 "names": [*names],
                 "slots": slots,
                 "yields": yields,

@@ -21,6 +21,7 @@ from pgrun.db.postgres import Connected, PostgresDb
 from pgrun.db.verbs import Claimed, WorkerCard
 from pgrun.errors import DatabaseError, UsageError
 from pgrun.task import registered_tasks
+from pgrun.worker.cursor import Cursor
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.maintenance import Maintenance
 from pgrun.worker.pace import Pace
@@ -76,6 +77,7 @@ class Worker:
         self.draining = False
         self._yields = mode == "embedded" and db.worker == "auto"
         self._slots: Slots | None = None
+        self._cursor = Cursor()
         self._registered: tuple[str, ...] = ()
         self._listening = False
         self._leaving = False
@@ -189,14 +191,26 @@ class Worker:
             if tuple(self.queues) != self._registered:
                 await self._register_queues()
             names = _names()
+            positions = self._cursor.positions
+            began = time.monotonic()
             claimed, next_due = await self._verbs.claim(
-                self.worker_id, self._registered, names, free, yields=self._yields, horizon=_HORIZON
+                self.worker_id,
+                self._registered,
+                names,
+                free,
+                yields=self._yields,
+                horizon=_HORIZON,
+                positions=positions,
             )
+            took = time.monotonic() - began
+            self._cursor.looked(claimed, took, from_first=not positions, filled=len(claimed) == free)
         except DatabaseError as error:
             _log.warning("no claim: %s", error)
             return [], 1.0
         for run in claimed:
             events.emit("claimed", run_id=run.run_id, name=run.name, attempt=run.attempt, fence=run.fence)
+        if positions and not claimed:
+            return await self._claim(free)  # from the first run, which is where it begins now
         interval *= random.uniform(0.9, 1.1)
         return claimed, interval if next_due is None else min(interval, max(next_due, 0.0))
 

@@ -8,6 +8,10 @@
 -- joined row, and so lock more than the limit; and they meet in `any (array(…))`, not in a join, for which it might read
 -- the whole table.
 --
+-- :from_priorities and :from_dues (seconds since 1970) say for each queue at which position to begin; -32768 and -Infinity
+-- at the first. While someone holds an old snapshot, the index entries of runs that were claimed since cannot be removed, and whoever
+-- begins at the first walks over all of them.
+--
 -- Returns one row per claimed run, JSON as text, or one with run_id null when there is none. next_due, the same in all of them, says in how
 -- many seconds the next pending run will be due, null if not within :horizon: a worker with nothing to do sleeps that
 -- long. The recursion hops from one priority to the next, so that it costs two probes of jobs_due for each, however
@@ -20,11 +24,12 @@ others as materialized (
 due as materialized (
     select d.run_id
       from worker
-     cross join unnest(:'queues'::text[]) as served (queue)
+     cross join unnest(:'queues'::text[], :'from_priorities'::smallint[], :'from_dues'::float8[]) as served (queue, priority, due)
      cross join lateral (
         select j.run_id, j.priority, j.due_at
           from pgrun.jobs j
          where j.queue = served.queue and j.status = 'pending' and j.held is null and j.due_at <= now()
+           and (j.priority, j.due_at) >= (served.priority, to_timestamp(served.due))
            and (j.definition is not null or j.name = any (:'names'::text[])
                 or not exists (select from others o where j.queue = any (o.queues) and j.name = any (o.names)))
            and not (:'yields'::boolean
@@ -42,11 +47,13 @@ claimed as (
        set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = :'worker_id'::uuid, started_at = now()
      where j.run_id = any (array(select run_id from due))
     returning j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
-              j.input::text, j.definition::text, j.output_schema::text, j.metrics::text),
+              j.priority, extract(epoch from j.due_at)::float8, j.input::text, j.definition::text, j.output_schema::text, j.metrics::text),
 levels (queue, priority) as (
-    select served.queue, (select min(j.priority) from pgrun.jobs j
-                           where j.queue = served.queue and j.status = 'pending' and j.held is null)
-      from unnest(:'queues'::text[]) as served (queue)
+    select served.queue, (select j.priority from pgrun.jobs j
+                           where j.queue = served.queue and j.status = 'pending' and j.held is null
+                             and (j.priority, j.due_at) >= (served.priority, to_timestamp(served.due))
+                           order by j.priority, j.due_at limit 1)
+      from unnest(:'queues'::text[], :'from_priorities'::smallint[], :'from_dues'::float8[]) as served (queue, priority, due)
     union all
     select l.queue, (select min(j.priority) from pgrun.jobs j
                       where j.queue = l.queue and j.priority > l.priority and j.status = 'pending' and j.held is null)

@@ -72,7 +72,9 @@ def finish_params(conn: Conn, many: int) -> dict[str, Any]:
 
 
 def claim_params(slots: int, *, queues: list[str], yields: bool = False) -> dict[str, Any]:
-    return {"worker_id": WORKER, "queues": queues, "names": ["noop"], "slots": slots, "yields": yields, "horizon": 10}
+    begin = {"from_priorities": [-32768] * len(queues), "from_dues": [float("-inf")] * len(queues)}
+    look = {"names": ["noop"], "slots": slots, "yields": yields, "horizon": 10}
+    return {"worker_id": WORKER, "queues": queues, **begin, **look}
 
 
 def prune_params(*, batch: int, status: str = "", queue: str = "", after: str = "") -> dict[str, Any]:

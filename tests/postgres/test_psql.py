@@ -42,6 +42,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "cancel_run": {"run_id": RUN},
     "claim_runs": {
         **{"worker_id": WORKER, "queues": "{default,mail}", "names": "{}", "slots": "5"},
+        **{"from_priorities": "{-32768,0}", "from_dues": "{-Infinity,1790000000.5}"},
         **{"yields": "false", "horizon": "10"},
     },
     "count_prunable": {"older_than": "0", "status": "cancelled", "queue": ""},

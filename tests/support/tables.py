@@ -29,9 +29,9 @@ def perform(conn: Conn, name: str, /, **params: Any) -> list[Row]:
 
 def claim(conn: Conn, worker_id: str, *, slots: int = 1) -> list[Row]:
     """Claims from the queue default."""
-    rows = perform(
-        conn, "claim_runs", worker_id=worker_id, queues=["default"], names=[], slots=slots, yields=False, horizon=0
-    )
+    begin = {"from_priorities": [-32768], "from_dues": [float("-inf")]}
+    look = {"names": [], "slots": slots, "yields": False, "horizon": 0}
+    rows = perform(conn, "claim_runs", worker_id=worker_id, queues=["default"], **begin, **look)
     return [row for row in rows if row["run_id"]]
 
 

@@ -52,6 +52,8 @@ def claimed(**columns: Any) -> Claimed:
             "attempt": 1,
             "max_attempts": 3,
             "fence": 1,
+            "priority": 0,
+            "due_at": 0.0,
             "input": '"Tokyo?"',
             "definition": None,
             "output_schema": None,
