@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, add_working_directory, open_db, run
+from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, add_working_directory, has_uvloop, open_db, run
 from pgrun.cli._show import show_json, show_table
 from pgrun.errors import UsageError
 
@@ -62,7 +62,7 @@ def worker(
         names = [name.strip() for name in queues.split(",") if name.strip()]
         return await serve(db, queues=names, concurrency=concurrency, grace=grace)
 
-    run(command)
+    run(command, uvloop=has_uvloop())
 
 
 def stats(database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Collection
 
 import anyio
+from anyio.lowlevel import current_token
 
 from pgrun.db.postgres import PostgresDb
 from pgrun.models._openai_client import preload
@@ -23,6 +24,7 @@ async def serve(db: PostgresDb, *, queues: Collection[str], concurrency: int, gr
     After the first signal it claims nothing more and finishes what it holds for up to `grace` seconds, then gives the rest back
     uncounted. A second signal ends that at once.
     """
+    _log.debug("the event loop is %s's", type(current_token().native_token).__module__)
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with db, Worker(db, queues=queues, concurrency=concurrency, grace=grace) as worker:
             _log.info(

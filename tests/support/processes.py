@@ -95,10 +95,22 @@ class WorkerProcess(Process):
 
 
 class Processes:
-    """Starts processes that know the database and the model server of a test; all have ended when the block ends."""
+    """Starts processes that know the database and the model server of a test; all have ended when the block ends.
 
-    def __init__(self, dsn: str, environ: Mapping[str, str]) -> None:
-        self._environ = {**environ, "PGRUN_DATABASE_URL": dsn, "PYTHONPATH": str(_TESTS), "PYTHONUNBUFFERED": "1"}
+    Args:
+        dsn: The database.
+        environ: Where the model server is.
+        uvloop: Whether they find uvloop.
+    """
+
+    def __init__(self, dsn: str, environ: Mapping[str, str], *, uvloop: bool = True) -> None:
+        path = [] if uvloop else [str(_TESTS / "support" / "without_uvloop")]
+        self._environ = {
+            **environ,
+            "PGRUN_DATABASE_URL": dsn,
+            "PYTHONPATH": os.pathsep.join([*path, str(_TESTS)]),
+            "PYTHONUNBUFFERED": "1",
+        }
         self._started: list[Process] = []
 
     def __enter__(self) -> Self:
