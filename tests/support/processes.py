@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from typing import Self
 from support.until import until
 
 _TESTS = Path(__file__).parent.parent
+_WORKER = [sys.executable, "-m", "pgrun", "worker"]
 
 
 class Process:
@@ -94,6 +96,29 @@ class WorkerProcess(Process):
         return (await self.says(r"worker (\S+) serves", within=15))[1]
 
 
+class SupervisorProcess(Process):
+    """A `pgrun worker --processes N`, with the worker processes it starts, whose output is in its own."""
+
+    async def ready(self, processes: int) -> set[str]:
+        """The ids of its workers, once so many have begun to claim runs."""
+        await self.says(rf"(?s)(worker \S+ serves.*){{{processes}}}", within=15)
+        return set(re.findall(r"worker (\S+) serves", self.output))
+
+    @property
+    def workers(self) -> set[int]:
+        """The ids of the worker processes that it believes to be alive."""
+        ended = re.findall(r"worker process (\d+) ended", self.output)
+        return {int(pid) for pid in re.findall(r"worker process (\d+) starts", self.output) if pid not in ended}
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and its workers too, which would drain."""
+        self.send(signal.SIGKILL)
+        for pid in self.workers:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        super().kill()
+
+
 class Processes:
     """Starts processes that know the database and the model server of a test; all have ended when the block ends.
 
@@ -124,8 +149,15 @@ class Processes:
 
     def worker(self, *options: str, lease: float = 2.0, dsn: str | None = None) -> WorkerProcess:
         """``pgrun worker`` with these options, at another address of the database if one is given."""
-        arguments = [sys.executable, "-m", "pgrun", "worker", "--lease", str(lease), *options]
-        process = WorkerProcess(arguments, self._environ | ({"PGRUN_DATABASE_URL": dsn} if dsn else {}))
+        environ = self._environ | ({"PGRUN_DATABASE_URL": dsn} if dsn else {})
+        process = WorkerProcess([*_WORKER, "--lease", str(lease), *options], environ)
+        self._started.append(process)
+        return process
+
+    def supervisor(self, processes: int, *options: str, lease: float = 2.0) -> SupervisorProcess:
+        """``pgrun worker --processes N`` with these options."""
+        arguments = [*_WORKER, "--processes", str(processes), "--lease", str(lease), *options]
+        process = SupervisorProcess(arguments, self._environ)
         self._started.append(process)
         return process
 
