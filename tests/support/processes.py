@@ -49,12 +49,17 @@ class Process:
         """What it has written so far."""
         return "".join(self._lines)
 
+    @property
+    def says_more(self) -> bool:
+        """Whether it, or a process that it has started, can still write to its output."""
+        return self._reader.is_alive()
+
     async def says(self, pattern: str, *, within: float = 10.0) -> re.Match[str]:
         """The first place in its output that matches, as soon as it is there."""
 
         def found() -> re.Match[str] | None:
             match = re.search(pattern, self.output)
-            assert match or self._reader.is_alive(), f"ended without saying {pattern!r}: {self}"
+            assert match or self.says_more, f"ended without saying {pattern!r}: {self}"
             return match
 
         match = await until(found, within=within, shown=self)
@@ -63,7 +68,7 @@ class Process:
 
     async def ends(self, *, within: float = 10.0) -> int:
         """Its exit code, negative after a signal, as soon as it has ended."""
-        await until(lambda: self._popen.poll() is not None and not self._reader.is_alive(), within=within, shown=self)
+        await until(lambda: self._popen.poll() is not None and not self.says_more, within=within, shown=self)
         self._close()
         return self._popen.returncode
 
@@ -113,9 +118,10 @@ class SupervisorProcess(Process):
     def kill(self) -> None:
         """End it with SIGKILL, and its workers too, which would drain."""
         self.send(signal.SIGKILL)
-        for pid in self.workers:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        if self.says_more:  # else they have ended, and their ids may be others' by now
+            for pid in self.workers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         super().kill()
 
 
