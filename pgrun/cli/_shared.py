@@ -32,18 +32,32 @@ def open_db(database_url: str | None, schema: str, **options: Any) -> Any:
     return PostgresDb(url, schema=schema, worker="external", **{"create_schema": False, **options})
 
 
-def run(command: Callable[[], Coroutine[Any, Any, int | None]]) -> None:
-    """Runs a command to its end and leaves with its exit code: 0 ok, 1 failed, 2 wrong usage."""
+def run(command: Callable[[], Coroutine[Any, Any, int | None]], *, uvloop: bool = False) -> NoReturn:
+    """Runs a command to its end and leaves with its exit code: 0 ok, 1 failed, 2 wrong usage.
+
+    Args:
+        command: What to run.
+        uvloop: On uvloop's event loop. Its import costs more than it saves in a command that soon ends.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s", stream=sys.stderr)
     # The pool speaks of every connection it cannot make; the command itself says it once, and better.
     logging.getLogger("psycopg.pool").setLevel(logging.ERROR)
     try:
-        code = anyio.run(command)
+        code = anyio.run(command, backend_options={"use_uvloop": uvloop})
     except PgrunError as error:
         fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     raise typer.Exit(code or 0)
+
+
+def has_uvloop() -> bool:
+    """Whether uvloop is installed and can be imported here."""
+    try:
+        import uvloop  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 def fail(error: PgrunError) -> NoReturn:

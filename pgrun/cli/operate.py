@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pgrun._durations import seconds_of
-from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, add_working_directory, open_db, run
+from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, add_working_directory, has_uvloop, open_db, run
 from pgrun.cli._show import show_json, show_table
 from pgrun.errors import UsageError
 
@@ -35,7 +35,10 @@ def migrate(database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json:
 
 def worker(
     queues: Annotated[str, typer.Option(help="Queues to claim from, separated by commas.")] = "default",
-    concurrency: Annotated[int, typer.Option(min=1, help="Most runs at once.")] = 50,
+    concurrency: Annotated[int, typer.Option(min=1, help="Most runs at once in each process.")] = 50,
+    processes: Annotated[
+        int, typer.Option(min=1, help="Worker processes, each with its own --concurrency; one that dies is replaced.")
+    ] = 1,
     imports: Annotated[
         list[str] | None,
         typer.Option("--import", help="Module that declares agents or tasks; may be repeated.", show_default=False),
@@ -55,24 +58,36 @@ def worker(
         typer.Option(help="Address of the server itself, if the database URL is a pooler's.", show_default=False),
     ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
+    leash: Annotated[int | None, typer.Option(hidden=True)] = None,  # a supervisor's worker; see worker/leash.py
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
 ) -> None:
     """Execute runs until SIGTERM or SIGINT; a second signal stops at once."""
 
-    async def command() -> int:
+    async def keep_processes() -> int:
+        from pgrun.worker.supervisor import supervise
+
+        _log_to_stderr(log_level, of_many=True)
+        # The same command once more for each process, however it was started.
+        return await supervise([sys.executable, *sys.orig_argv[1:]], processes=processes, grace=grace)
+
+    async def execute() -> int:
         from pgrun.settings import Settings
         from pgrun.worker.daemon import serve
+        from pgrun.worker.leash import Leash
 
-        _log_to_stderr(log_level)
+        _log_to_stderr(log_level, of_many=leash is not None)
+        held = None if leash is None else Leash(leash, grace=grace)
         _import_modules(imports or [])
         kept = None if retention == "forever" else seconds_of(retention, option="--retention")
         settings = Settings(lease=lease, retention=kept)
         db = open_db(database_url, schema, create_schema=True, listen_url=listen_url, settings=settings)
         names = [name.strip() for name in queues.split(",") if name.strip()]
-        return await serve(db, queues=names, concurrency=concurrency, grace=grace)
+        return await serve(db, queues=names, concurrency=concurrency, grace=grace, leash=held)
 
-    run(command)
+    if processes > 1 and leash is None:
+        run(keep_processes)
+    run(execute, uvloop=has_uvloop())
 
 
 def prune(
@@ -132,11 +147,12 @@ def stats(database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: A
     run(command)
 
 
-def _log_to_stderr(level: str) -> None:
+def _log_to_stderr(level: str, *, of_many: bool) -> None:
     if level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise UsageError(f"--log-level {level}: choose debug, info, warning or error")
+    who = "[%(process)d] " if of_many else ""
     logging.basicConfig(
-        level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s", stream=sys.stderr, force=True
+        level=level.upper(), format=f"%(asctime)s %(levelname)-7s {who}%(message)s", stream=sys.stderr, force=True
     )
     for chatty in ("httpx", "httpx2", "httpcore", "httpcore2", "openai"):
         logging.getLogger(chatty).setLevel(logging.WARNING)

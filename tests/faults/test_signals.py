@@ -1,6 +1,8 @@
 """`pgrun worker` is told to go: it finishes what it holds, gives back what it cannot, and nobody waits for a lease."""
 
+import re
 import signal
+from collections.abc import Iterator
 
 import pytest
 from support.agents import answering_agent, calls_for
@@ -17,6 +19,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 LONG_LEASE = 60.0
 both_signals = pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+
+
+@pytest.fixture(params=["uvloop", "asyncio"])
+def loop(request: pytest.FixtureRequest) -> str:
+    """The library whose event loop the workers run on; signals are its business."""
+    assert isinstance(request.param, str)
+    return request.param
+
+
+@pytest.fixture
+def processes(loop: str, dsn: str, models: ModelServer) -> Iterator[Processes]:
+    """Starts workers on that event loop."""
+    with Processes(dsn, models.environ, uvloop=loop == "uvloop") as started:
+        yield started
 
 
 @both_signals
@@ -112,9 +128,10 @@ async def test_a_second_signal_ends_a_worker_even_when_the_database_is_out_of_re
     assert row_of(conn, run.run_id)["attempt"] == 2
 
 
-async def test_an_idle_worker_leaves_at_once(conn: Conn, processes: Processes) -> None:
-    worker = processes.worker(lease=LONG_LEASE)
+async def test_an_idle_worker_leaves_at_once(loop: str, conn: Conn, processes: Processes) -> None:
+    worker = processes.worker("--log-level", "debug", lease=LONG_LEASE)
     await worker.ready()
+    assert re.search(rf"the event loop is {loop}\b", worker.output)
     worker.send(signal.SIGINT)
     assert await worker.ends(within=3) == 0
     assert workers_of(conn, worker.pid)[0]["state"] == "stopped"

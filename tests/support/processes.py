@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,6 +15,7 @@ from typing import Self
 from support.until import until
 
 _TESTS = Path(__file__).parent.parent
+_WORKER = [sys.executable, "-m", "pgrun", "worker"]
 
 
 class Process:
@@ -47,12 +49,17 @@ class Process:
         """What it has written so far."""
         return "".join(self._lines)
 
+    @property
+    def says_more(self) -> bool:
+        """Whether it, or a process that it has started, can still write to its output."""
+        return self._reader.is_alive()
+
     async def says(self, pattern: str, *, within: float = 10.0) -> re.Match[str]:
         """The first place in its output that matches, as soon as it is there."""
 
         def found() -> re.Match[str] | None:
             match = re.search(pattern, self.output)
-            assert match or self._reader.is_alive(), f"ended without saying {pattern!r}: {self}"
+            assert match or self.says_more, f"ended without saying {pattern!r}: {self}"
             return match
 
         match = await until(found, within=within, shown=self)
@@ -61,7 +68,7 @@ class Process:
 
     async def ends(self, *, within: float = 10.0) -> int:
         """Its exit code, negative after a signal, as soon as it has ended."""
-        await until(lambda: self._popen.poll() is not None and not self._reader.is_alive(), within=within, shown=self)
+        await until(lambda: self._popen.poll() is not None and not self.says_more, within=within, shown=self)
         self._close()
         return self._popen.returncode
 
@@ -94,11 +101,47 @@ class WorkerProcess(Process):
         return (await self.says(r"worker (\S+) serves", within=15))[1]
 
 
-class Processes:
-    """Starts processes that know the database and the model server of a test; all have ended when the block ends."""
+class SupervisorProcess(Process):
+    """A `pgrun worker --processes N`, with the worker processes it starts, whose output is in its own."""
 
-    def __init__(self, dsn: str, environ: Mapping[str, str]) -> None:
-        self._environ = {**environ, "PGRUN_DATABASE_URL": dsn, "PYTHONPATH": str(_TESTS), "PYTHONUNBUFFERED": "1"}
+    async def ready(self, processes: int) -> set[str]:
+        """The ids of its workers, once so many have begun to claim runs."""
+        await self.says(rf"(?s)(worker \S+ serves.*){{{processes}}}", within=15)
+        return set(re.findall(r"worker (\S+) serves", self.output))
+
+    @property
+    def workers(self) -> set[int]:
+        """The ids of the worker processes that it believes to be alive."""
+        ended = re.findall(r"worker process (\d+) ended", self.output)
+        return {int(pid) for pid in re.findall(r"worker process (\d+) starts", self.output) if pid not in ended}
+
+    def kill(self) -> None:
+        """End it with SIGKILL, and its workers too, which would drain."""
+        self.send(signal.SIGKILL)
+        if self.says_more:  # else they have ended, and their ids may be others' by now
+            for pid in self.workers:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        super().kill()
+
+
+class Processes:
+    """Starts processes that know the database and the model server of a test; all have ended when the block ends.
+
+    Args:
+        dsn: The database.
+        environ: Where the model server is.
+        uvloop: Whether they find uvloop.
+    """
+
+    def __init__(self, dsn: str, environ: Mapping[str, str], *, uvloop: bool = True) -> None:
+        path = [] if uvloop else [str(_TESTS / "support" / "without_uvloop")]
+        self._environ = {
+            **environ,
+            "PGRUN_DATABASE_URL": dsn,
+            "PYTHONPATH": os.pathsep.join([*path, str(_TESTS)]),
+            "PYTHONUNBUFFERED": "1",
+        }
         self._started: list[Process] = []
 
     def __enter__(self) -> Self:
@@ -112,8 +155,15 @@ class Processes:
 
     def worker(self, *options: str, lease: float = 2.0, dsn: str | None = None) -> WorkerProcess:
         """``pgrun worker`` with these options, at another address of the database if one is given."""
-        arguments = [sys.executable, "-m", "pgrun", "worker", "--lease", str(lease), *options]
-        process = WorkerProcess(arguments, self._environ | ({"PGRUN_DATABASE_URL": dsn} if dsn else {}))
+        environ = self._environ | ({"PGRUN_DATABASE_URL": dsn} if dsn else {})
+        process = WorkerProcess([*_WORKER, "--lease", str(lease), *options], environ)
+        self._started.append(process)
+        return process
+
+    def supervisor(self, processes: int, *options: str, lease: float = 2.0) -> SupervisorProcess:
+        """``pgrun worker --processes N`` with these options."""
+        arguments = [*_WORKER, "--processes", str(processes), "--lease", str(lease), *options]
+        process = SupervisorProcess(arguments, self._environ)
         self._started.append(process)
         return process
 
