@@ -50,6 +50,9 @@ class Runtime:
         self._schema = schema
         self._settings = settings
         self._pool: AsyncConnectionPool[Connection] | None = None
+        # Connections of the pool that are not in use, at hand without its locks; none while somebody waits for the pool.
+        self._at_hand: list[Connection] = []
+        self._borrowing = 0
         self._answered = False  # a database that never answered is a mistake in the URL, not an outage
         self._prepares = False
         self._opening = anyio.Lock()
@@ -143,12 +146,34 @@ class Runtime:
             raise translated(error, self.address.shown) from error
 
     async def _execute(self, sql: str, params: Params, rows_are: AsyncRowFactory[R]) -> list[R]:
-        assert self._pool is not None, "the runtime is not open"
         with anyio.fail_after(self._settings.statement_timeout):
-            async with self._pool.connection() as conn:
+            conn = self._at_hand.pop() if self._at_hand else await self._borrow()
+            try:
                 cursor = conn.cursor(row_factory=rows_are)
                 await cursor.execute(sql, params)
-                return await cursor.fetchall() if cursor.description else []
+                rows = await cursor.fetchall() if cursor.description else []
+            except BaseException:
+                await self._give_back(conn)
+                raise
+            if self._borrowing:
+                await self._give_back(conn)
+            else:
+                self._at_hand.append(conn)
+            return rows
+
+    async def _borrow(self) -> Connection:
+        assert self._pool is not None, "the runtime is not open"
+        self._borrowing += 1
+        try:
+            return await self._pool.getconn()
+        finally:
+            self._borrowing -= 1
+
+    async def _give_back(self, conn: Connection) -> None:
+        """To the pool, which looks whether it is still good, and hands it to whoever waits."""
+        assert self._pool is not None
+        with anyio.CancelScope(shield=True):
+            await self._pool.putconn(conn)
 
     async def _execute_directly(self, sql: str, params: Params, within: float) -> list[Row]:
         with anyio.fail_after(within):
@@ -180,7 +205,7 @@ class Runtime:
                 "autocommit": True,
                 "row_factory": dict_row,
                 # Behind a transaction pooler the next statement may run where the PREPARE was never seen.
-                "prepare_threshold": 5 if self._prepares else None,
+                "prepare_threshold": 0 if self._prepares else None,
             },
             min_size=1,
             max_size=self._settings.pool_size,
@@ -188,7 +213,7 @@ class Runtime:
             timeout=5.0,
             num_workers=1,
             name="pgrun",
-            configure=_tell_notices,
+            configure=_plan_once if self._prepares else _tell_notices,
         )
 
     async def _live(self, ready: anyio.Event) -> None:
@@ -203,6 +228,8 @@ class Runtime:
             ready.set()
             self._services = None
             with anyio.move_on_after(5, shield=True):
+                while self._at_hand:
+                    await self._give_back(self._at_hand.pop())
                 await self._pool.close(timeout=1)
 
     async def _reason(self, error: BaseException) -> BaseException:
@@ -226,6 +253,21 @@ async def _keep_up(service: Callable[[], Coroutine[Any, Any, None]], name: str) 
         except Exception:
             _log.exception("%s failed and is started again", name)
         await anyio.sleep(1)
+
+
+async def _plan_once(conn: Connection) -> None:
+    """Each statement is planned once per connection; for many, planning takes longer than executing.
+
+    A plan that was made while the tables were empty must do when they are full: so it is told to use the indexes.
+    """
+    await _tell_notices(conn)
+    for setting in (
+        "plan_cache_mode = force_generic_plan",
+        "enable_seqscan = off",
+        "enable_bitmapscan = off",
+        "jit = off",
+    ):
+        await conn.execute(f"set {setting}")
 
 
 async def _tell_notices(conn: Connection) -> None:

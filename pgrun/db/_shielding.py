@@ -2,6 +2,7 @@
 
 import asyncio  # noqa: TID251  for what no shield of anyio stops: Task.cancel, asyncio.timeout and asyncio.TaskGroup
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import anyio
@@ -16,18 +17,23 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
     the pool would be lost to it for ever. Only the end of ``asyncio.run``, which cancels every task, still does that.
     """
     task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError as cancelled:
+        if task.cancelled():
+            raise
+        await _ended(task)
+        if not task.cancelled():
+            task.exception()  # or asyncio complains that nobody asked for it
+        try:
+            raise
+        finally:
+            del cancelled  # or this frame and the traceback keep each other, and all that hangs on them, alive
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Waits for the end of a task, however often the waiting one is cancelled."""
     with anyio.CancelScope(shield=True):
         while not task.done():
-            try:
+            with suppress(asyncio.CancelledError):
                 await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled():
-        task.exception()  # or asyncio complains that nobody asked for it
-    try:
-        raise cancelled
-    finally:
-        del cancelled  # or this frame and the traceback keep each other, and all that hangs on them, alive

@@ -102,8 +102,10 @@ class Verbs:
 
     async def submit(self, run: NewRun) -> tuple[bool, datetime | None]:
         """Inserts a run; returns whether the queue exists, and when it was created, None if it was there before."""
-        ((queue_known, created_at),) = await self._runtime.fetch_tuples("submit_run", _columns(run))
-        return queue_known, created_at
+        if rows := await self._runtime.fetch_tuples("submit_run", _columns(run)):
+            return True, rows[0][0]
+        ((known,),) = await self._runtime.fetch_tuples("find_queue", {"queue": run.queue})
+        return known, None
 
     async def submit_many(self, run: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> bool:
         """Inserts runs like this one with other ids and inputs; returns whether the queue exists, if not there are none."""

@@ -53,6 +53,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         "output_schema": "",
         "max_attempts": "5",
     },
+    "find_queue": {"queue": "default"},
     "find_strays": {"worker_id": WORKER, "older_than": "5"},
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
