@@ -4,6 +4,7 @@ A background run, and with a database also a foreground one, goes through the qu
 and whichever worker claims it finds its whole definition there.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -257,18 +258,18 @@ class Agent(Generic[T]):
     async def _submit(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
         if db not in self._declared_in:
             await self.adeclare()
+        began = time.monotonic()
         created_at = await db.submit(run)
         if created_at is None:  # submitted before under this run_id: the answer to an idempotent caller
             row = await (await db.connected()).verbs.get(run.run_id)
             if row is not None:
                 known: RunOutput[Any] = _read(db, row, schema)
                 return known
-        return _submitted(db, run, schema, created_at)
+        return _submitted(run, created_at, _Handle(db, schema, since=began))
 
     async def _complete(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
         try:
-            await self._submit(db, run, schema)
-            ended = await _Handle(db, schema).wait(run.run_id, None)
+            ended = await (await self._submit(db, run, schema)).awaited()
         except UsageError:  # nothing was submitted
             raise
         except BaseException:
@@ -297,19 +298,19 @@ def registered_agents() -> dict[str, Agent[Any]]:
 
 
 class _Handle:
-    """How a `RunOutput` waits for its run."""
+    """How a `RunOutput` waits for its run, which had not ended at `since`."""
 
-    def __init__(self, db: PostgresDb, schema: OutputSchema[Any] | None) -> None:
+    def __init__(self, db: PostgresDb, schema: OutputSchema[Any] | None, *, since: float = 0.0) -> None:
         self._db = db
         self._schema = schema
+        self._since = since
 
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
-        return _read(self._db, await self._db.wait_for(run_id, timeout), self._schema)
+        row = await self._db.wait_for(run_id, timeout, since=self._since)
+        return _read(self._db, row, self._schema)
 
 
-def _submitted(
-    db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None, created_at: datetime | None
-) -> RunOutput[Any]:
+def _submitted(run: NewRun, created_at: datetime | None, handle: "_Handle") -> RunOutput[Any]:
     output: RunOutput[Any] = RunOutput(
         run_id=run.run_id,
         session_id=run.session_id,
@@ -320,7 +321,7 @@ def _submitted(
         parent_run_id=run.parent_run_id,
         metadata=run.metadata,
     )
-    output._handle = _Handle(db, schema)
+    output._handle = handle
     return output
 
 

@@ -1,6 +1,7 @@
 """`Task`: a Python function whose calls are runs. Here a call becomes a row, and a row becomes its typed result again."""
 
 import inspect
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
@@ -88,8 +89,9 @@ class Task(Generic[P, R]):
         """
         choices = self._choose(self._options)
         data = self.arguments.dump(args, kwargs)
-        await self._db.submit(NewRun(**vars(choices), kind="task", name=self.name, input=data))
-        return Run(choices.run_id, _Handle(self._db, self))
+        began = time.monotonic()
+        is_new = await self._db.submit(NewRun(**vars(choices), kind="task", name=self.name, input=data))
+        return Run(choices.run_id, _Handle(self._db, self, since=began if is_new else 0.0))
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """The same as `asubmit`, for code without an event loop."""
@@ -110,10 +112,10 @@ class Task(Generic[P, R]):
         choices = self._choose(self._options)
         inputs = [self._dump_numbered(number, call) for number, call in enumerate(calls)]
         run_ids = [new_run_id() for _ in inputs]
+        handle = _Handle(self._db, self, since=time.monotonic())
         if inputs:
             run = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
             await self._db.submit_many(run, run_ids, inputs)
-        handle = _Handle(self._db, self)
         return [Run(run_id, handle) for run_id in run_ids]
 
     def submit_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Run[R]]:
@@ -144,14 +146,15 @@ class Task(Generic[P, R]):
 
 
 class _Handle:
-    """How a `Run` waits for its result."""
+    """How a `Run` waits for its result; it had not ended at `since`."""
 
-    def __init__(self, db: PostgresDb, task: Task[Any, Any]) -> None:
+    def __init__(self, db: PostgresDb, task: Task[Any, Any], *, since: float) -> None:
         self._db = db
         self._task = task
+        self._since = since
 
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
-        row = await self._db.wait_for(run_id, timeout)
+        row = await self._db.wait_for(run_id, timeout, since=self._since)
         completed = row["status"] == "completed"
         return output_from_row(row, self._task.result.load(row["output"]) if completed else row["output"], self)
 

@@ -213,7 +213,7 @@ class Runtime:
             timeout=5.0,
             num_workers=1,
             name="pgrun",
-            configure=_plan_once if self._prepares else _tell_notices,
+            configure=_keep_plans if self._prepares else _tell_notices,
         )
 
     async def _live(self, ready: anyio.Event) -> None:
@@ -255,19 +255,9 @@ async def _keep_up(service: Callable[[], Coroutine[Any, Any, None]], name: str) 
         await anyio.sleep(1)
 
 
-async def _plan_once(conn: Connection) -> None:
-    """Each statement is planned once per connection; for many, planning takes longer than executing.
-
-    A plan that was made while the tables were empty must do when they are full: so it is told to use the indexes.
-    """
+async def _keep_plans(conn: Connection) -> None:
     await _tell_notices(conn)
-    for setting in (
-        "plan_cache_mode = force_generic_plan",
-        "enable_seqscan = off",
-        "enable_bitmapscan = off",
-        "jit = off",
-    ):
-        await conn.execute(f"set {setting}")
+    await conn.execute(statement("keep_plans", "pgrun"))
 
 
 async def _tell_notices(conn: Connection) -> None:

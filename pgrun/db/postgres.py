@@ -207,14 +207,14 @@ class PostgresDb:
         known = await connected.verbs.submit_many(run, run_ids, inputs)
         self._take_in(connected, run.queue, known=known)
 
-    async def wait_for(self, run_id: str, timeout: float | None) -> Row:
-        """The row of a run once it has ended.
+    async def wait_for(self, run_id: str, timeout: float | None, *, since: float = 0.0) -> Row:
+        """The row of a run once it has ended; it had not yet at `since`, on the clock of `time.monotonic`.
 
         Raises:
             WaitTimeout: It has not ended after `timeout` seconds; the message says what it waits for.
             RunNotFound: There is no such run.
         """
-        rows = await self._wait([run_id], timeout, first=False)
+        rows = await self._wait([run_id], timeout, first=False, since=since)
         return rows[run_id]
 
     async def await_runs(
@@ -257,13 +257,15 @@ class PostgresDb:
         """The same as `aprune`, for code without an event loop."""
         return run_sync(partial(self.aprune, older_than, status=status, queue=queue))
 
-    async def _wait(self, run_ids: list[str], timeout: float | None, *, first: bool) -> dict[str, Row]:
+    async def _wait(
+        self, run_ids: list[str], timeout: float | None, *, first: bool, since: float = 0.0
+    ) -> dict[str, Row]:
         check_timeout(timeout)
         connected = await self.connected()
         if not connected.waits:
             self._start_waiting(connected)
         with anyio.move_on_after(timeout):
-            return await connected.waiting.wait(run_ids, first=first)
+            return await connected.waiting.wait(run_ids, first=first, since=since)
         # One last look: with timeout=0, or when the end and the time-out coincide, the row decides.
         rows = await connected.runtime.fetch("look_at_runs", {"run_ids": run_ids})
         if missing := next((str(row["asked"]) for row in rows if row["run_id"] is None), None):

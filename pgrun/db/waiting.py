@@ -1,11 +1,14 @@
 """Callers that wait for runs to end: one subscription and one query for all of them, however many they are.
 
-A waiter registers first and looks at its run afterwards, so an end in between is not missed. Notifications, reconnects and
+A waiter registers first and looks at its run afterwards, so an end in between is not missed; whoever has just submitted it,
+and has been listening since, need not look. Notifications, reconnects and
 the polling interval only decide when to look; what counts is the row.
 """
 
 import logging
+import math
 import random
+import time
 from collections.abc import Iterable, Sequence
 
 import anyio
@@ -19,6 +22,7 @@ from pgrun.settings import Settings
 _log = logging.getLogger("pgrun.db")
 
 _LOOK_AT_ONCE = 1000  # runs per statement
+_REMEMBERED = 5000  # ends
 
 
 class Waiting:
@@ -30,10 +34,17 @@ class Waiting:
         self._waiters: dict[str, list[_Waiter]] = {}
         self._asked: set[str] = set()
         self._look = anyio.Event()
-        self._listening = False
+        self._listening_since = math.inf
+        self._heard: dict[str, None] = {}  # the runs that were last heard to have ended, the oldest first
 
-    async def wait(self, run_ids: Sequence[str], *, first: bool = False) -> dict[str, Row]:
+    async def wait(self, run_ids: Sequence[str], *, first: bool = False, since: float = 0.0) -> dict[str, Row]:
         """Waits until all of these runs have ended, or with `first` one of them; returns the rows of those that have.
+
+        Args:
+            run_ids: The runs.
+            first: Whether one is enough.
+            since: None of them had ended then, on the clock of `time.monotonic`. If we have been listening ever since and
+                heard nothing of them, there is no need to look first.
 
         Raises:
             RunNotFound: One of them does not exist.
@@ -42,7 +53,8 @@ class Waiting:
         waiter = _Waiter(set(run_ids), first)
         for run_id in waiter.open:
             self._waiters.setdefault(run_id, []).append(waiter)
-        self._ask(waiter.open)
+        if self._listening_since >= since or any(run_id in self._heard for run_id in waiter.open):
+            self._ask(waiter.open)
         try:
             await waiter.ended.wait()
         finally:
@@ -76,7 +88,12 @@ class Waiting:
         """Waiters hear of a cancelled run when it has ended."""
 
     def on_done(self, run_ids: Sequence[str]) -> None:
-        """Called in the listener's thread; most runs that end are awaited elsewhere and cost one look-up here."""
+        """Called in the listener's thread; most runs that end are awaited elsewhere and cost two look-ups here."""
+        # Noted first and looked up afterwards, while a waiter registers first and looks here afterwards.
+        for run_id in run_ids:
+            self._heard[run_id] = None
+        while len(self._heard) > _REMEMBERED:
+            del self._heard[next(iter(self._heard))]
         if mine := [run_id for run_id in run_ids if run_id in self._waiters]:
             self._runtime.call_soon(self._ask, mine)
 
@@ -85,7 +102,7 @@ class Waiting:
         self._runtime.call_soon(self._set_listening, listening)
 
     def _set_listening(self, listening: bool) -> None:
-        self._listening = listening
+        self._listening_since = time.monotonic() if listening else math.inf
         self._ask([*self._waiters])  # whatever ended meanwhile was not heard
 
     def _ask(self, run_ids: Iterable[str]) -> None:
@@ -94,7 +111,7 @@ class Waiting:
 
     def _interval(self) -> float:
         settings = self._settings
-        interval = settings.poll_interval if self._listening else settings.poll_interval_without_listen
+        interval = settings.poll_interval if self._listening_since < math.inf else settings.poll_interval_without_listen
         return interval * random.uniform(0.9, 1.1)
 
     async def _look_at(self, run_ids: list[str]) -> None:

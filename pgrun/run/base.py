@@ -133,12 +133,15 @@ class RunOutput(BaseModel, Generic[T]):
             WaitTimeout: It has not ended yet.
             RunNotFound: It does not exist any more.
         """
-        ended: RunOutput[T] = self if self.status.is_final else await self._reach().wait(self.run_id, timeout)
-        return result_of(ended)
+        return result_of(await self.awaited(timeout))
 
     def result(self, timeout: float | None = None) -> T:
         """The same as `aresult`, for code without an event loop."""
         return run_sync(self.aresult, timeout)
+
+    async def awaited(self, timeout: float | None = None) -> "RunOutput[T]":
+        """The run once it has ended, however it ended; else as `aresult`."""
+        return self if self.status.is_final else await self._reach().wait(self.run_id, timeout)
 
     def _reach(self) -> RunHandle:
         if self._handle is None:

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 from collections.abc import Collection
 
 from pgrun import events
@@ -22,6 +23,7 @@ class Maintenance:
         self._verbs = verbs
         self._settings = settings
         self._sessions_in = random.uniform(0, _SESSIONS_EVERY)
+        self._strays_at = 0.0
 
     async def look(self, worker_id: str) -> float:
         """Rescues what can be rescued and returns the seconds until it is worth looking again."""
@@ -48,13 +50,16 @@ class Maintenance:
         """Releases runs that the database says this worker holds, but that it does not execute.
 
         Not only after a failure: a lost claim is repeated without a word, and one that was given up on a dead network may
-        be executed when the network is back.
+        be executed when the network is back. At most once a lease, because it is rare.
 
         Args:
             worker_id: The worker.
             held: What it executes, as pairs of run_id and fence; looked at when the database has answered.
             claiming_for: For how many seconds a claim of its has been under way, whose runs are not among `held` yet.
         """
+        if time.monotonic() < self._strays_at:
+            return
+        self._strays_at = time.monotonic() + self._settings.lease
         try:
             strays = await self._verbs.strays(worker_id, claiming_for + _STRAYS_OLDER_THAN)
             if unknown := [stray for stray in strays if stray not in held]:
