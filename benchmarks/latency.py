@@ -7,22 +7,15 @@ run is followed by a raw NOTIFY → LISTEN round trip on the same server, so tha
 travels to other machines.
 """
 
-import argparse
-import json
-import os
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import anyio
 import psycopg
+from _bench import parser, quantiles, server, table, worker, write
 from pydantic import BaseModel
 
 from pgrun import Agent, OpenAIResponses, PostgresDb
-from pgrun.db.embedded import EmbeddedPostgres
 from pgrun.testing import ModelServer
 
 
@@ -35,18 +28,22 @@ class Fact(BaseModel):
 
 
 def main() -> None:
-    options = _options()
+    made = parser(__doc__)
+    made.add_argument("--runs", type=int, default=300)
+    made.add_argument("--pause", type=float, default=0.02, help="seconds between runs")
+    options = made.parse_args()
     with ExitStack() as stack:
         models = stack.enter_context(ModelServer())
-        url = options.database_url or stack.enter_context(_private_postgres())
-        environment = {**os.environ, **models.environ, "PGRUN_DATABASE_URL": url}
-        stack.enter_context(_worker(environment))
+        url = stack.enter_context(server(options.database_url))
+        stack.enter_context(worker(url, environment=models.environ))
         samples = anyio.run(_measure, url, models, options.runs, options.pause)
-    report = {name: _quantiles(values) for name, values in samples.items()}
-    _print(report)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"runs": options.runs, "milliseconds": report}, file, indent=2)
+    report = {name: quantiles(values) for name, values in samples.items()}
+    raw = report["raw NOTIFY"]["p50"]
+    table(
+        ["milliseconds", "p50", "p95", "p99", "p50 / raw"],
+        {name: [*figures.values(), figures["p50"] / raw] for name, figures in report.items()},
+    )
+    write(options.json, {"runs": options.runs, "milliseconds": report})
 
 
 async def _measure(url: str, models: ModelServer, runs: int, pause: float) -> dict[str, list[float]]:
@@ -86,48 +83,6 @@ async def _round_trip(talks: psycopg.AsyncConnection, hears: psycopg.AsyncConnec
     async for _ in hears.notifies(stop_after=1):
         pass
     return time.monotonic() - started
-
-
-@contextmanager
-def _private_postgres() -> Iterator[str]:
-    with (
-        tempfile.TemporaryDirectory(prefix="pgrun-bench-", ignore_cleanup_errors=True) as directory,
-        EmbeddedPostgres(directory + "/postgres") as server,
-    ):
-        yield server.conninfo
-
-
-@contextmanager
-def _worker(environment: dict[str, str]) -> Iterator[None]:
-    command = [sys.executable, "-m", "pgrun", "worker", "--log-level", "warning"]
-    worker = subprocess.Popen(command, env=environment)
-    try:
-        yield
-    finally:
-        worker.terminate()
-        worker.wait()
-
-
-def _quantiles(values: list[float]) -> dict[str, float]:
-    ordered = sorted(values)
-    return {f"p{q}": round(ordered[min(len(ordered) * q // 100, len(ordered) - 1)] * 1000, 2) for q in (50, 95, 99)}
-
-
-def _print(report: dict[str, dict[str, float]]) -> None:
-    raw = report["raw NOTIFY"]["p50"]
-    print(f"{'milliseconds':32}{'p50':>8}{'p95':>8}{'p99':>8}{'p50 / raw':>12}")
-    for name, figures in report.items():
-        cells = "".join(f"{figure:8.2f}" for figure in figures.values())
-        print(f"{name:32}{cells}{figures['p50'] / raw:12.1f}")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=300)
-    parser.add_argument("--pause", type=float, default=0.02, help="seconds between runs")
-    parser.add_argument("--json", help="also write the figures there")
-    parser.add_argument("--database-url")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

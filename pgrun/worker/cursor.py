@@ -3,7 +3,7 @@
 While someone holds an old snapshot, a report or a forgotten transaction, Postgres cannot remove the index entries of runs
 that have been claimed since, and a look from the first walks over all of them. A look from the last position does not, but may
 overlook a run that became visible behind it: one with a smaller priority, or whose transaction took long to commit. So this is
-done only while it pays, and every now and then there is a look from the first all the same.
+done only under a backlog and while it pays, and every now and then there is a look from the first all the same.
 """
 
 import time
@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pgrun.db.verbs import FIRST, Claimed, Position
 
 _SLOW = 0.01  # seconds that a look from the first may take
-_SLACK = 0.5  # seconds by which transactions that overtake each other may differ
-_FROM_FIRST_EVERY = 1.0  # seconds; a run behind the position waits that long at most
-_SHARE = 20  # looks from the first take at most one part in so many of the time
+_SLACK = 0.05  # seconds by which transactions commonly overtake each other
+_FROM_FIRST_EVERY = 0.25  # seconds; a run behind the position waits that long at most ...
+_SHARE = 20  # ... unless looks from the first would take more than one part in so many of the time
 
 
 class Cursor:
@@ -25,11 +25,12 @@ class Cursor:
         self._from_first_at = 0.0
         self._usual = 0.0  # seconds that a look from the last position takes
         self._pays = False
+        self._filled = False
 
     @property
     def positions(self) -> Mapping[str, Position]:
         """Where the next look begins in each queue; in one that is not named at its first run."""
-        if not self._pays or time.monotonic() >= self._from_first_at:
+        if not (self._pays or self._filled) or time.monotonic() >= self._from_first_at:
             return {}
         return {queue: (priority, due_at - _SLACK) for queue, (priority, due_at) in self._last.items()}
 
@@ -48,6 +49,7 @@ class Cursor:
         for queue, position in found.items():
             # Back to a smaller priority only where there is a backlog of it.
             self._last[queue] = position if from_first and filled else max(self._last.get(queue, FIRST), position)
+        self._filled = filled
         if from_first:
             self._pays = seconds > max(_SLOW, 2 * self._usual)
             self._from_first_at = time.monotonic() + max(_FROM_FIRST_EVERY, _SHARE * seconds)

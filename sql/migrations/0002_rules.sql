@@ -101,19 +101,13 @@ create trigger jobs_deleted after delete on pgrun.jobs
 -- silently by a transaction that took longer to commit.
 create function pgrun._wake_workers() returns trigger language plpgsql as $$
 begin
-    if exists (select from pgrun.workers a where a.awake_until > clock_timestamp()) then
-        perform pg_notify('pgrun_wake', w.queue)
-           from (select distinct s.queue
-                   from (select distinct j.queue, j.name, j.definition is null as needs_code from submitted j
-                          where j.status = 'pending' and j.held is null and j.due_at <= now() + interval '10 seconds') s
-                  where not exists (select from pgrun.workers a
-                                     where a.awake_until > clock_timestamp() and s.queue = any (a.queues)
-                                       and (not s.needs_code or s.name = any (a.names)))) w;
-    else
-        perform pg_notify('pgrun_wake', s.queue) from submitted s
-          where s.status = 'pending' and s.held is null and s.due_at <= now() + interval '10 seconds'
-          group by s.queue;
-    end if;
+    perform pg_notify('pgrun_wake', s.queue)
+       from submitted s
+      where s.status = 'pending' and s.held is null and s.due_at <= now() + interval '10 seconds'
+        and not exists (select from pgrun.workers a
+                         where a.awake_until > clock_timestamp() and s.queue = any (a.queues)
+                           and (s.definition is not null or s.name = any (a.names)))
+      group by s.queue;
     return null;
 end $$;
 comment on function pgrun._wake_workers() is 'Trigger: tells listening workers which queues have got work.';
