@@ -1,0 +1,137 @@
+"""How fast one worker process drains no-op tasks, beside the ceiling: its own statements in a bare loop without any handler.
+
+    python benchmarks/throughput.py [--runs 20000] [--rounds 5] [--concurrency 1000] [--json FILE] [--database-url URL]
+
+Per round, in new databases: a bulk submit and the bare statement for it; single submits one after the other and a bare INSERT of
+the same row by the same driver; a drain by a `Worker`; and the ceiling of a drain, claim and finish in batches of 500 on one
+connection. Medians, and the ratio of each to its bare form.
+"""
+
+import json
+import time
+from uuid import uuid4
+
+import anyio
+import psycopg
+from _bench import database, medians, parser, server, table, write
+
+from pgrun import PostgresDb, Worker
+from pgrun._ids import new_run_id
+from pgrun.db.statements import statement
+
+SINGLE = 1000
+BULK = """insert into pgrun.jobs (run_id, kind, name, input)
+          select r, 'task', 'noop', i::jsonb from unnest(%s::uuid[], %s::text[]) as u (r, i)"""
+INSERT = "insert into pgrun.jobs (run_id, kind, name, input) values (%s, 'task', 'noop', %s)"
+BATCH = 500
+
+
+async def with_pgrun(url: str, runs: int, concurrency: int) -> dict[str, float]:
+    """Rates of a client and of a worker."""
+    db = PostgresDb(url, worker="external")
+    count = 0
+
+    @db.task(name="noop")
+    async def noop(number: int) -> int:
+        nonlocal count
+        count += 1
+        return number
+
+    async with db:
+        await noop.asubmit_many([{"number": number} for number in range(100)])
+        began = time.monotonic()
+        await noop.asubmit_many([{"number": number} for number in range(runs)])
+        bulk = runs / (time.monotonic() - began)
+        began = time.monotonic()
+        for number in range(SINGLE):
+            await noop.asubmit(number)
+        single = SINGLE / (time.monotonic() - began)
+        _settle(url)
+        began = time.monotonic()
+        async with Worker(db, concurrency=concurrency) as worker:
+            while count < runs + SINGLE + 100 or worker.running:  # noqa: ASYNC110  a look costs nothing here
+                await anyio.sleep(0.002)
+            drained = count / (time.monotonic() - began)
+    return {"bulk submit": bulk, "single submit": single, "drain": drained}
+
+
+async def bare(url: str, runs: int) -> dict[str, float]:
+    """Rates of the statements alone, by the same driver."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0) as conn:
+        ids, inputs = [new_run_id() for _ in range(runs)], [json.dumps({"number": number}) for number in range(runs)]
+        await conn.execute(statement("keep_plans", "pgrun").encode())
+        await conn.execute("alter table pgrun.jobs disable trigger jobs_wake")
+        began = time.monotonic()
+        await conn.execute(BULK.encode(), [ids, inputs])
+        bulk = runs / (time.monotonic() - began)
+        began = time.monotonic()
+        for _ in range(SINGLE):
+            await conn.execute(INSERT.encode(), [new_run_id(), '{"number": 1}'])
+        single = SINGLE / (time.monotonic() - began)
+        _settle(url)
+        return {"bulk submit": bulk, "single submit": single, "drain": await _drain(conn, runs + SINGLE)}
+
+
+async def _drain(conn: psycopg.AsyncConnection, runs: int) -> float:
+    worker_id = str(uuid4())
+    await conn.execute(
+        "insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until)"
+        " values (%s, 'daemon', 'here', 1, '0', '{default}', '{noop}', 1, '1 h', now() + interval '1 h')",
+        [worker_id],
+    )
+    claim, finish = statement("claim_runs", "pgrun").encode(), statement("finish_runs", "pgrun").encode()
+    begin = {"from_priorities": [-32768], "from_dues": [float("-inf")]}
+    look = {
+        "worker_id": worker_id,
+        "queues": ["default"],
+        "names": ["noop"],
+        "slots": BATCH,
+        "yields": False,
+        "horizon": 0,
+    }
+    began = time.monotonic()
+    for _ in range(-(-runs // BATCH)):
+        rows = await (await conn.execute(claim, {**begin, **look})).fetchall()
+        endings = (f'"{row[1]}":{{"fence":{row[9]},"status":"completed","output":1}}' for row in rows)
+        await conn.execute(finish, {"endings": f"{{{','.join(endings)}}}"})
+    drained = runs / (time.monotonic() - began)
+    left = await (await conn.execute("select count(*) from pgrun.jobs where finished_at is null")).fetchone()
+    assert left == (0,), left
+    return drained
+
+
+def _settle(url: str) -> None:
+    """So that neither side pays for what happened before."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("vacuum analyze pgrun.jobs")
+        conn.execute("checkpoint")
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--runs", type=int, default=20_000)
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--concurrency", type=int, default=1000)
+    options = made.parse_args()
+    ours: list[dict[str, float]] = []
+    alone: list[dict[str, float]] = []
+    with server(options.database_url) as on:
+        for _ in range(options.rounds):
+            for use, rounds in ((True, ours), (False, alone)):
+                with database(on) as url:
+                    anyio.run(PostgresDb(url, worker="external").amigrate)
+                    rounds.append(
+                        anyio.run(with_pgrun, url, options.runs, options.concurrency)
+                        if use
+                        else anyio.run(bare, url, options.runs)
+                    )
+    figures, ceiling = medians(ours), medians(alone)
+    table(
+        ["runs per second", "pgrun", "bare", "ratio"],
+        {name: [rate, ceiling[name], rate / ceiling[name]] for name, rate in figures.items()},
+    )
+    write(options.json, {"runs": options.runs, "pgrun": figures, "bare": ceiling})
+
+
+if __name__ == "__main__":
+    main()
