@@ -26,10 +26,12 @@ class Pace:
 
     Args:
         promise: Writes for how many seconds it will look by itself, and whether it leaves what is there to other workers.
+        may_promise: Whether others can rely on it: not on a worker that steps back as soon as there is a daemon.
     """
 
-    def __init__(self, promise: Promise) -> None:
+    def __init__(self, promise: Promise, *, may_promise: bool = True) -> None:
         self._promise = promise
+        self._may_promise = may_promise
         self._promised_until = 0.0
         self._finds: deque[float] = deque(maxlen=_MANY_LOOKS)
         self._catch_up = float("inf")
@@ -82,7 +84,7 @@ class Pace:
     def _there_are_many(self, now: float) -> bool:
         if self.is_awake:
             return now - self._finds[-1] < _QUIET
-        return len(self._finds) == _MANY_LOOKS and now - self._finds[0] < _WITHIN
+        return self._may_promise and len(self._finds) == _MANY_LOOKS and now - self._finds[0] < _WITHIN
 
     async def _stay_awake(self, now: float) -> None:
         if self._promised_until - now < _PROMISE / 2:

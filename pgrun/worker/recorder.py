@@ -35,6 +35,7 @@ class Recorder:
         self._on_written = on_written
         self._pending: list[Ending] = []
         self._arrived = anyio.Event()
+        self._is_patient = True
         self._closing = False
 
     def finish(self, ending: Ending) -> None:
@@ -58,8 +59,12 @@ class Recorder:
                 return
             await anyio.sleep(_PAUSE)
 
+    def lose_patience(self) -> None:
+        """From now on nothing waits for a database that is away: the worker leaves."""
+        self._is_patient = False
+
     def close(self) -> None:
-        """Lets `write_endings` return once it has tried to write what is pending."""
+        """Lets `write_endings` return once it has tried to write what is pending; nothing may come any more."""
         self._closing = True
         self._arrived.set()
 
@@ -74,14 +79,14 @@ class Recorder:
                     await self._arrived.wait()
 
     def _take(self) -> list[Ending]:
-        weight = 0
-        for count, ending in enumerate(self._pending):
+        """The next batch. A run is in it once only: a late ending of an attempt before must not displace the one that counts."""
+        weight, run_ids = 0, set[str]()
+        for ending in self._pending:
             weight += len(ending.output) if isinstance(ending.output, bytes) else 0
-            if count == _BATCH or (weight > _BATCH_BYTES and count):
+            if len(run_ids) == _BATCH or (run_ids and weight > _BATCH_BYTES) or ending.claimed.run_id in run_ids:
                 break
-        else:
-            count = len(self._pending)
-        batch, self._pending = self._pending[:count], self._pending[count:]
+            run_ids.add(ending.claimed.run_id)
+        batch, self._pending = self._pending[: len(run_ids)], self._pending[len(run_ids) :]
         return batch
 
     async def _write(self, batch: list[Ending]) -> None:
@@ -118,7 +123,7 @@ class Recorder:
 
     def _given_up(self, claimed: Claimed, error: DatabaseError) -> bool:
         """Whether an outcome is not written any more because the worker leaves."""
-        if not self._closing:
+        if self._is_patient:
             _log.warning("%r: its outcome is not written yet: %s", claimed, error)
             return False
         _log.error("%r: its outcome could not be written, it will be repeated: %s", claimed, error)

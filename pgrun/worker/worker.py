@@ -103,10 +103,13 @@ class Worker:
             stack.push_async_callback(self._say_goodbye)
             address = self._connected.runtime.address
             stack.callback(listener.subscribe(self.db.listen_address or address, address, self.db.schema, self))
-            self._tasks = await stack.enter_async_context(anyio.create_task_group())
             recorder = Recorder(self._verbs, lambda written: slots.leave(written))
+            # A group of its own around the others, because the last of them may still have an ending to write.
+            recording = await stack.enter_async_context(anyio.create_task_group())
+            recording.start_soon(recorder.write_endings, name="pgrun endings")
+            stack.callback(recorder.close)
+            self._tasks = await stack.enter_async_context(anyio.create_task_group())
             self._slots = slots = Slots(self.concurrency, self._tasks, recorder, self.db.settings)
-            self._tasks.start_soon(recorder.write_endings, name="pgrun endings")
             stack.callback(self._leave, recorder)
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
@@ -122,7 +125,10 @@ class Worker:
         try:
             return await self._stack.__aexit__(kind, error, trace)
         except BaseExceptionGroup as group:
-            if group.exceptions == (error,):
+            found: BaseException = group
+            while isinstance(found, BaseExceptionGroup) and len(found.exceptions) == 1:
+                found = found.exceptions[0]
+            if found is error:
                 return False  # the block's own exception goes on as it was raised
             raise
 
@@ -157,7 +163,7 @@ class Worker:
 
     async def _claim_forever(self) -> None:
         assert self._slots is not None
-        pace = Pace(self._promise_looks)
+        pace = Pace(self._promise_looks, may_promise=not self._yields)
         there_is_more = False
         while not self.draining:
             free = min(self._slots.free, _MOST_AT_ONCE)
@@ -281,7 +287,7 @@ class Worker:
 
     def _leave(self, recorder: Recorder) -> None:
         self._leaving = True
-        recorder.close()
+        recorder.lose_patience()
         self._tasks.cancel_scope.cancel()
 
     async def _say_goodbye(self) -> None:
