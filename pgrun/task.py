@@ -57,7 +57,7 @@ class Task(Generic[P, R]):
         self._db = db
         self._options: RunOptions = {}
         self._is_async = inspect.iscoroutinefunction(function)
-        update_wrapper(self, function)
+        update_wrapper(self, function, updated=())  # attributes of the function are not those of the task
         _register(self)
 
     def __repr__(self) -> str:
