@@ -222,5 +222,5 @@ def test_whatever_is_accepted_comes_back(
     if find_unstorable([texts, anything]) is None:
         assert arguments.load(arguments.dump((), given).decode()) == given
     else:
-        with pytest.raises(UsageError, match="contains|has the key"):
+        with pytest.raises(UsageError, match=r"contains|has the key"):
             arguments.dump((), given)
