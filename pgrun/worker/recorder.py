@@ -33,13 +33,20 @@ class Recorder:
     def __init__(self, verbs: Verbs, on_written: Callable[[Iterable[Claimed]], None]) -> None:
         self._verbs = verbs
         self._on_written = on_written
+        self._expected = 0
         self._pending: list[Ending] = []
         self._arrived = anyio.Event()
         self._closing = False
 
-    def finish(self, ending: Ending) -> None:
-        """Takes an ending to be written; returns at once."""
-        self._pending.append(ending)
+    def expect(self) -> None:
+        """Announces one call of `finish`, which is waited for even when the worker leaves: no one can stop a thread."""
+        self._expected += 1
+
+    def finish(self, ending: Ending | None) -> None:
+        """Takes an ending to be written, None if there is none after all; returns at once."""
+        self._expected -= 1
+        if ending is not None:
+            self._pending.append(ending)
         self._arrived.set()
 
     async def put_off(self, claimed: Claimed, decision: Retry | Release) -> None:
@@ -59,14 +66,14 @@ class Recorder:
             await anyio.sleep(_PAUSE)
 
     def close(self) -> None:
-        """Lets `write_endings` return once it has tried to write what is pending."""
+        """Lets `write_endings` return once it has tried to write what is pending and what is expected."""
         self._closing = True
         self._arrived.set()
 
     async def write_endings(self) -> None:
         """Writes until it is closed; a cancellation does not stop it, because what was paid for must not be lost."""
         with anyio.CancelScope(shield=True):
-            while self._pending or not self._closing:
+            while self._pending or self._expected or not self._closing:
                 if self._pending:
                     await self._write(self._take())
                 else:
