@@ -6,8 +6,10 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
+import anyio
 import anyio.to_thread
 
+from pgrun._context import in_own_context
 from pgrun._ids import new_run_id
 from pgrun._sync import run_sync
 from pgrun.db.postgres import PostgresDb
@@ -52,13 +54,13 @@ class Task(Generic[P, R]):
         self.name = check_name("task name", name or getattr(function, "__name__", ""))
         self.queue = check_name("task queue", queue)
         self.retry = retry or RetryPolicy()
-        self.function = function
+        self.function: Callable[..., Any] = function
         self.arguments = Arguments(self.name, function)
         self.result = Result(self.name, function)
         self._db = db
         self._options: RunOptions = {}
         self._is_async = inspect.iscoroutinefunction(function)
-        update_wrapper(self, function)
+        update_wrapper(self, function, updated=())  # attributes of the function are not those of the task
         _register(self)
 
     def __repr__(self) -> str:
@@ -111,7 +113,7 @@ class Task(Generic[P, R]):
             raise UsageError("run_id= is for one run; many runs get ids of their own")
         choices = self._choose(self._options)
         inputs = [self._dump_numbered(number, call) for number, call in enumerate(calls)]
-        run_ids = [new_run_id() for _ in inputs]
+        run_ids = sorted(new_run_id() for _ in inputs)  # they are due at one moment, and the ids decide who comes first
         handle = _Handle(self._db, self, since=time.monotonic())
         if inputs:
             run = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
@@ -129,11 +131,17 @@ class Task(Generic[P, R]):
             UsageError: The arguments do not fit the function.
             OutputInvalid: The result does not fit its annotation.
         """
-        kwargs = self.arguments.load(data)
-        if self._is_async:
-            return self.result.dump(await self.function(**kwargs))  # type: ignore[call-arg]
-        value = await anyio.to_thread.run_sync(partial(self.function, **kwargs))
-        return self.result.dump(await value if isinstance(value, Awaitable) else value)
+        call = self._call if self._is_async else self._call_in_thread
+        # Runs share tasks; what one sets in its context is no concern of the next.
+        return self.result.dump(await in_own_context(call(self.arguments.load(data))))
+
+    async def _call(self, kwargs: dict[str, Any]) -> Any:
+        return await self.function(**kwargs)
+
+    async def _call_in_thread(self, kwargs: dict[str, Any]) -> Any:
+        # No limit of its own, anyio's is 40 for all: the slots of the worker are one.
+        value = await anyio.to_thread.run_sync(partial(self.function, **kwargs), limiter=anyio.CapacityLimiter(1))
+        return await value if isinstance(value, Awaitable) else value
 
     def _choose(self, options: RunOptions) -> Choices:
         return choose(options, queue=self.queue, max_attempts=self.retry.max_attempts, session_id=None)

@@ -22,6 +22,7 @@ from pgrun._sync import run_sync
 from pgrun.agent import _registry
 from pgrun.db.embedded import EmbeddedPostgres
 from pgrun.db.embedded._locks import is_locked
+from pgrun.task import registered_tasks
 from pgrun.testing import ModelServer
 
 # Autovacuum's visits would be counted among the transactions that a test counts; tests of plans analyze by themselves.
@@ -137,9 +138,10 @@ def models() -> Iterator[ModelServer]:
 
 
 @pytest.fixture(autouse=True)
-def _no_agents_of_other_tests() -> Iterator[None]:
+def _no_agents_and_tasks_of_other_tests() -> Iterator[None]:
     yield
     _registry.clear()
+    registered_tasks().clear()
 
 
 @pytest.fixture

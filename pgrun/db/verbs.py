@@ -158,7 +158,7 @@ class Verbs:
         horizon: float,
         positions: Mapping[str, Position] = MappingProxyType({}),
     ) -> tuple[list[Claimed], float | None]:
-        """Takes up to `slots` due runs; with `yields` none that a live daemon could execute.
+        """Takes up to `slots` due runs, returned in their order; with `yields` none that a live daemon could execute.
 
         Also returns in how many seconds the next run will be due, None if that is not within `horizon` seconds.
 
@@ -186,7 +186,8 @@ class Verbs:
             },
         )
         next_due: float | None = rows[0][0]
-        return [Claimed(*row[1:]) for row in rows if row[1] is not None], next_due
+        claimed = [Claimed(*row[1:]) for row in rows if row[1] is not None]
+        return sorted(claimed, key=_place), next_due
 
     async def finish(self, endings: Sequence[Ending]) -> set[str]:
         """Writes endings; returns the ids of the runs that now stand as written, the others were stale."""
@@ -338,6 +339,10 @@ _PLAIN = (
     *("run_id", "kind", "name", "queue", "session_id", "session_table", "parent_run_id"),
     *("priority", "delay", "max_attempts", "content_type"),
 )
+
+
+def _place(run: Claimed) -> tuple[int, float, str]:
+    return run.priority, run.due_at, run.run_id
 
 
 def _columns(run: NewRun) -> dict[str, Any]:

@@ -1,15 +1,16 @@
 """The arguments and the result of a task: by the annotations of its function to JSON and back, each checked once."""
 
 import inspect
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NotRequired, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, to_json
 from typing_extensions import TypedDict  # pydantic asks for this one on Python < 3.12
 
 from pgrun.errors import OutputInvalid, UsageError
-from pgrun.run._storable import find_unstorable
+from pgrun.run._storable import find_unstorable, path_text, to_jsonable
 
 _typed_dict: Any = TypedDict  # its fields are known at run time only
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -40,7 +41,7 @@ class Arguments:
                 self._order.append(parameter.name)
         arguments = _typed_dict("arguments", fields)
         arguments.__pydantic_config__ = ConfigDict(extra="forbid")
-        self._adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(arguments)
+        self._form = _Form(TypeAdapter(arguments))
 
     def dump(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The JSON of one call.
@@ -51,14 +52,9 @@ class Arguments:
         if args:
             kwargs = self._named(args, kwargs)
         try:
-            data = self._adapter.dump_json(self._adapter.validate_python(kwargs))
+            return self._form.dump(kwargs, self._name)
         except ValidationError as error:
             raise UsageError(self._complaint(error)) from None
-        except (PydanticSerializationError, UnicodeEncodeError) as error:
-            raise UsageError(find_unstorable(kwargs, name=self._name) or f"{self._name}: {error}") from None
-        if b"\\u0000" in data and (reason := find_unstorable(dict(kwargs), name=self._name)):
-            raise UsageError(reason)
-        return data
 
     def load(self, data: str) -> dict[str, Any]:
         """The keyword arguments that are stored.
@@ -67,9 +63,10 @@ class Arguments:
             UsageError: They do not fit the function, which may have changed since; the message names the argument.
         """
         try:
-            return self._adapter.validate_json(data)
+            found: dict[str, Any] = self._form.load(data)
         except ValidationError as error:
             raise UsageError(self._complaint(error)) from None
+        return found
 
     def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self._order):
@@ -94,17 +91,17 @@ class Result:
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name = name
         annotation = _hints(name, function).get("return", Any)
-        self._adapter = _adapter(annotation, f'task "{name}": its result')
+        self._form = _Form(_adapter(annotation, f'task "{name}": its result'))
 
     def dump(self, value: Any) -> bytes:
         """The JSON of a result.
 
         Raises:
-            OutputInvalid: It does not fit the annotation, or has no JSON form.
+            OutputInvalid: It does not fit the annotation, or cannot be stored.
         """
         try:
-            return self._adapter.dump_json(self._adapter.validate_python(value))
-        except (ValidationError, PydanticSerializationError, UnicodeEncodeError) as error:
+            return self._form.dump(value, "result")
+        except (ValidationError, UsageError) as error:
             raise OutputInvalid(f"{self._name} returned what its annotation does not allow: {error}") from error
 
     def load(self, data: Any) -> Any:
@@ -114,15 +111,80 @@ class Result:
             OutputInvalid: It no longer fits, because the type has changed since.
         """
         try:
-            return self._adapter.validate_python(data)
+            return self._form.load(to_json(data))
         except ValidationError as error:
             raise OutputInvalid(f"the stored result of {self._name} does not fit its annotation: {error}") from error
+
+
+class _Form:
+    """Values of one type as JSON that Postgres can store, and back."""
+
+    def __init__(self, adapter: TypeAdapter[Any]) -> None:
+        self._adapter = adapter
+
+    def dump(self, value: Any, name: str) -> bytes:
+        """The JSON of a value that fits, by the names of fields and without computed ones, so that it can be read again.
+
+        Raises:
+            ValidationError: It does not fit.
+            UsageError: It cannot be stored; the message begins with the path.
+        """
+        valid = self._adapter.validate_python(value)
+        try:
+            data = self._adapter.dump_json(valid, by_alias=False, round_trip=True)
+        except (PydanticSerializationError, UnicodeEncodeError) as error:
+            raise UsageError(self._hindrance(valid, name) or f"{name}: {error}") from None
+        if reason := self._hidden(valid, data, name):
+            raise UsageError(reason)
+        return data
+
+    def load(self, data: str | bytes) -> Any:
+        # As JSON, for only there a list may become a set and a text a date, however strict the type.
+        return self._adapter.validate_json(data, by_alias=True, by_name=True)
+
+    def _hidden(self, valid: Any, data: bytes, name: str) -> str | None:
+        """What Postgres does not take although it has become JSON: NUL; and infinite numbers, which have become null."""
+        reason = None
+        if b"\\u0000" in data:
+            reason = find_unstorable(self._adapter.dump_python(valid, mode="json", round_trip=True), name=name)
+        if reason is None and b"null" in data:
+            reason = _find_infinite(self._adapter.dump_python(valid, round_trip=True), name)
+        return reason
+
+    def _hindrance(self, valid: Any, name: str) -> str | None:
+        """Why it does not become JSON; member by member, so that none is blamed for another."""
+        data = self._adapter.dump_python(valid, by_alias=False, round_trip=True)
+        members = (
+            {path_text([_step(key)], root=name): item for key, item in data.items()} if isinstance(data, dict) else {}
+        )
+        for path, item in (members or {name: data}).items():
+            try:
+                to_jsonable(item, name=path)
+            except UsageError as error:
+                return str(error)
+        return None
+
+
+def _find_infinite(value: Any, path: str) -> str | None:
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{path}: is {value}, which is not a JSON number"
+    members: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        members = value.items()
+    elif isinstance(value, list | tuple | set | frozenset):
+        members = enumerate(value)
+    found = (_find_infinite(item, path_text([_step(key)], root=path)) for key, item in members)
+    return next(filter(None, found), None)
+
+
+def _step(key: Any) -> str | int:
+    return key if isinstance(key, int) else str(key)
 
 
 def _hints(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise UsageError(f'task "{name}": an annotation cannot be resolved: {error}') from error
 
 
@@ -130,4 +192,5 @@ def _adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
     try:
         return TypeAdapter(annotation)
     except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        raise UsageError(f"{what} has a type without a JSON form: {annotation!r}") from error
+        reason = str(error).partition("\n")[0]
+        raise UsageError(f"{what} has a type without a JSON form: {annotation!r}: {reason}") from error

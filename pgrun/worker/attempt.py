@@ -4,11 +4,13 @@ An attempt touches neither the database nor the slots of its worker, so it needs
 """
 
 import logging
+import math
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import anyio
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
@@ -76,11 +78,15 @@ class Attempt:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics)
         except QuotaExceeded as error:
             return Release(self._settings.quota_delay, _error(claimed, error), self.metrics)
-        except Exception as error:
+        except anyio.get_cancelled_exc_class() as error:
+            if anyio.current_effective_deadline() == -math.inf:  # it is stopped
+                raise
+            return self._after(error)  # what it awaited was cancelled, and not the run
+        except (Exception, SystemExit) as error:
             return self._after(error)
         return Ending(claimed, "completed", self.metrics, content, content_type)
 
-    def _after(self, error: Exception) -> Decision:
+    def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
         if _may_retry(error) and claimed.attempt < claimed.max_attempts:
             retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
@@ -163,7 +169,7 @@ def _schema(json_schema: str) -> OutputSchema[Any]:
     return known_type(data) or OutputSchema.from_json(data)
 
 
-def _may_retry(error: Exception) -> bool:
+def _may_retry(error: BaseException) -> bool:
     """Whether another attempt may end better: the provider was unavailable, or something nobody foresaw went wrong."""
     return isinstance(error, ModelUnavailable) or not isinstance(error, AttemptError | UsageError)
 
@@ -176,14 +182,21 @@ def _read_metrics(claimed: Claimed) -> RunMetrics:
         return RunMetrics()
 
 
-def _error(claimed: Claimed, error: Exception) -> dict[str, Any]:
+def _error(claimed: Claimed, error: BaseException) -> dict[str, Any]:
     """The failure as it is stored, for people and for `RunFailed`."""
     if not isinstance(error, AttemptError | UsageError):
         _log.exception("%r raised", claimed, exc_info=error)
     kind = "UnknownName" if isinstance(error, _UnknownHere) else type(error).__name__
     details = error.details if isinstance(error, AttemptError) else {}
-    message = storable_text(str(error)) or type(error).__name__
+    message = storable_text(_text(error)) or type(error).__name__
     return {"type": kind, "message": message, "attempt": claimed.attempt, **_storable(details)}
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as fault:  # the class is a user's
+        return f"(its text cannot be had: {type(fault).__name__})"
 
 
 def _storable(details: dict[str, Any]) -> dict[str, Any]:

@@ -78,6 +78,7 @@ class Pace:
         """Ends the promise, if there is one."""
         if self.is_awake:
             self._promised_until = 0.0
+            self._finds.clear()  # else a look that finds nothing would keep it awake, after it has handed over
             self._catch_up = _CATCH_UP
             await self._promise(0.0, hands_over)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 import anyio
-import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from pgrun import events
@@ -114,17 +113,17 @@ class Slots:
 
     async def _execute_ready(self) -> None:
         self._has_spare = False
-        since_breath = 0
+        executed = 0
         while self._ready:
             with anyio.CancelScope() as scope:  # until a run is stopped: one costs as much as a short run
                 while self._ready and not scope.cancel_called:
                     held = self._ready.popleft()
                     self._have_a_spare()
                     await self._execute(held, scope)
-                    since_breath += 1
-                    if since_breath == _BREATH:
-                        since_breath = 0
-                        await anyio.lowlevel.checkpoint()
+                    executed += 1
+                    if executed == _BREATH:
+                        self._have_a_spare()  # which goes on at the next turn of the loop, and no other beside it
+                        return
 
     async def _execute(self, held: _Held, scope: anyio.CancelScope) -> None:
         attempt = Attempt(held.claimed, self._settings)

@@ -38,6 +38,12 @@ async def test_the_smallest_priority_comes_first_then_the_earliest_due_then_the_
     assert order == [1, 2, 3, 4, 5, 6]
 
 
+async def test_what_is_claimed_in_one_go_comes_in_the_same_order(db: PostgresDb, conn: Conn) -> None:
+    put(conn, "priority", ", ".join(f"('noop', '{n}', {(n * 7) % 50})" for n in range(50)))
+    hand = await hire(db)
+    assert [run.priority for run in await hand.claim(50)] == [*range(50)]
+
+
 async def test_no_more_than_the_free_slots_are_claimed_and_they_are_the_first(db: PostgresDb, conn: Conn) -> None:
     put(conn, "priority", ", ".join(f"('noop', '{n}', {n})" for n in range(7)))
     hand = await hire(db)

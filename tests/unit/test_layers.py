@@ -14,7 +14,9 @@ import pgrun
 PACKAGE = Path(pgrun.__file__).parent
 
 LAYERS: dict[str, int] = {
-    **dict.fromkeys(("errors", "settings", "events", "_hosting", "_ids", "_durations", "_threads", "_sync"), 0),
+    **dict.fromkeys(
+        ("errors", "settings", "events", "_context", "_hosting", "_ids", "_durations", "_threads", "_sync"), 0
+    ),
     **dict.fromkeys(("run.base", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
     **dict.fromkeys(("agent", "task"), 3),
