@@ -3,6 +3,7 @@
 An attempt touches neither the database nor the slots of its worker, so it needs no connection while the model thinks.
 """
 
+import asyncio  # noqa: TID251  only it knows of a cancellation that no scope asked for
 import logging
 import math
 import time
@@ -78,8 +79,8 @@ class Attempt:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics)
         except QuotaExceeded as error:
             return Release(self._settings.quota_delay, _error(claimed, error), self.metrics)
-        except anyio.get_cancelled_exc_class() as error:
-            if anyio.current_effective_deadline() == -math.inf:  # it is stopped
+        except asyncio.CancelledError as error:
+            if _is_stopped():
                 raise
             return self._after(error)  # what it awaited was cancelled, and not the run
         except (Exception, SystemExit) as error:
@@ -93,6 +94,12 @@ class Attempt:
             policy = self._work.policy if self._work else RetryPolicy()
             return Retry(policy.delay(claimed.attempt, retry_after=retry_after), _error(claimed, error), self.metrics)
         return Ending(claimed, "error", self.metrics, error=_error(claimed, error))
+
+
+def _is_stopped() -> bool:
+    """Whether this attempt itself is cancelled: by a scope, or by the end of the event loop, which asks no scope."""
+    task = asyncio.current_task()
+    return anyio.current_effective_deadline() == -math.inf or (task is not None and task.cancelling() > 0)
 
 
 def unforeseen(claimed: Claimed, error: Exception) -> Ending:
