@@ -16,8 +16,16 @@ from support.tables import one
 from support.until import until
 
 from pgrun import PostgresDb, Task, Worker
+from pgrun.worker import pace
 
 PATIENT = replace(FAST, lease=10.0, poll_interval=60.0)  # whoever is not told waits for a minute
+
+
+@pytest.fixture(autouse=True)
+def _soon_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on a machine that is busy with other things."""
+    monkeypatch.setattr(pace, "_WITHIN", 5.0)
+    monkeypatch.setattr(pace, "_QUIET", 0.4)
 
 
 @pytest.fixture
@@ -106,9 +114,9 @@ async def test_a_name_that_it_does_not_know_still_wakes_others(
 ) -> None:
     async with Worker(db), flood(conn, quick):
         ear.heard()
-        await submit(db, name="unknown here")
+        await submit(db, name="unknown here", delay=5)  # soon, but not before the test ends: putting it off wakes too
         assert wakes(ear) == ["default"]
-        await submit(db, name="carries all it needs", kind="agent", definition={"model": {}})
+        await submit(db, name="carries all it needs", kind="agent", definition={"model": {}}, delay=5)
         assert wakes(ear) == []
 
 
@@ -150,3 +158,16 @@ async def test_who_leaves_is_not_relied_on(db: PostgresDb, conn: Conn, how: str,
             raise ZeroDivisionError
     assert awake(conn) == []
     assert one(conn, "select awake_until from pgrun.workers") is None
+
+
+async def test_what_a_dead_worker_was_relied_on_for_is_found_when_its_promise_ends(
+    db: PostgresDb, conn: Conn, ear: Ear, quick: Task[[], int]
+) -> None:
+    async with Worker(db):
+        dead = await hire(db, names=["quick"])
+        await dead.verbs.promise_looks(dead.worker_id, 1.0)
+        await anyio.sleep(0.1)
+        ear.heard()
+        run = await quick.asubmit()
+        assert wakes(ear) == []
+        assert await run.aresult(timeout=1.5) == 1
