@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import anyio
+import anyio.lowlevel
 import anyio.to_thread
 import psycopg
 from anyio.abc import TaskGroup
@@ -119,6 +120,7 @@ class Runtime:
         sql = statement(name, self._schema)
         give_up = time.monotonic() + (self._settings.reconnect_timeout if self._answered else 0.0)
         pause = 0.05
+        await anyio.lowlevel.checkpoint_if_cancelled()  # or a loop of shielded statements could never be cancelled
         while True:
             try:
                 rows = await to_its_end(self._execute(sql, params, rows_are))

@@ -14,12 +14,13 @@
 --
 -- Returns one row per claimed run, JSON as text, or one with run_id null when there is none. next_due, the same in all of them, says in how
 -- many seconds the next pending run will be due, null if not within :horizon: a worker with nothing to do sleeps that
--- long. The recursion hops from one priority to the next, so that it costs two probes of jobs_due for each, however
+-- long; or until the promise of another worker to look by itself ends (promise_looks.sql), and 50 ms for what commits just then:
+-- whoever submitted to that worker notified nobody, and it may be dead. The recursion hops from one priority to the next, so that it costs two probes of jobs_due for each, however
 -- many runs are scheduled.
 with recursive worker as materialized (
     select worker_id from pgrun.workers where worker_id = :'worker_id'::uuid and stopped_at is null),
 others as materialized (
-    select queues, names, mode from pgrun.workers
+    select queues, names, mode, awake_until from pgrun.workers
      where stopped_at is null and lease_until > now() and not draining and worker_id <> :'worker_id'::uuid),
 due as materialized (
     select d.run_id
@@ -66,4 +67,6 @@ next as (
          where j.queue = l.queue and j.priority = l.priority and j.status = 'pending' and j.held is null
            and j.due_at > now() and j.due_at < now() + make_interval(secs => :'horizon'::float8)
          order by j.due_at limit 1) n)
-select next.next_due, claimed.* from next left join claimed on true;
+select least(next.next_due, (select extract(epoch from max(o.awake_until) - now())::float8 + 0.05
+                               from others o where o.awake_until > now() and o.queues && :'queues'::text[])) as next_due, claimed.*
+  from next left join claimed on true;

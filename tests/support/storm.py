@@ -1,4 +1,4 @@
-"""A storm: many runs in mixed sessions while their workers are killed, stopped, cancelled and cut off at random.
+"""A storm: runs of an agent and a task in mixed sessions while workers are killed, stopped, cancelled and cut off at random.
 
 What happens is drawn from a seed; when it happens depends on the machine, so a seed repeats the plan and not the run.
 """
@@ -12,11 +12,13 @@ from typing import Any
 import anyio
 from anyio.abc import TaskGroup
 
-from pgrun import Agent, DatabaseUnavailable, PostgresDb, RunCancelled, RunFailed, RunOutput, UsageError, Worker
+from pgrun import Agent, DatabaseUnavailable, PostgresDb, Run, RunCancelled, RunFailed, RunOutput, UsageError, Worker
 from pgrun._ids import new_run_id
+from pgrun.run.options import RunOptions
 from pgrun.testing import Answer, reply, server_error
 from support.netfault import Proxy
 from support.processes import Processes
+from support.storm_tasks import declare
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Storm:
         processes: Starts workers.
 
     Attributes:
-        texts: The input of each run that was submitted, by run_id.
+        texts: The text of each run that was submitted, by run_id.
         answers: What callers got: the answer, or the name of the error; each was asked for once.
         retried: Runs that a person made due again.
     """
@@ -52,6 +54,7 @@ class Storm:
         self._plan = plan
         self._agent = agent
         self._db = agent.db
+        self._task = declare(agent.db)
         self._cut_off = cut_off
         self._proxy = proxy
         self._processes = processes
@@ -86,12 +89,17 @@ class Storm:
         for number in range(self._plan.runs):
             run_id, text = new_run_id(), f"run {number}"
             session_id = f"session {self._chance.randrange(8)}" if self._chance.random() < 0.6 else None
-            run = await self._agent.arun(text, background=True, run_id=run_id, max_attempts=100, session_id=session_id)
+            options: RunOptions = {"run_id": run_id, "max_attempts": 100, "session_id": session_id}
+            run: Run[str] | RunOutput[str]
+            if number % 3 == 0:
+                run = await self._task.options(**options).asubmit(text)
+            else:
+                run = await self._agent.arun(text, background=True, **options)
             self.texts[run_id] = text
             callers.start_soon(self._await_answer, run)
             await anyio.sleep(self._chance.uniform(0, 1.8 * self._plan.seconds / self._plan.runs))
 
-    async def _await_answer(self, run: RunOutput[str]) -> None:
+    async def _await_answer(self, run: Run[str] | RunOutput[str]) -> None:
         try:
             self.answers[run.run_id] = await run.aresult()
         except (RunCancelled, RunFailed) as error:
@@ -114,9 +122,8 @@ class Storm:
 
     async def _endanger_a_process(self) -> None:
         while True:
-            worker = self._processes.worker(
-                "--concurrency", "5", "--grace", "0.2", lease=self._plan.lease, dsn=self._proxy.conninfo
-            )
+            options = ("--import", "support.storm_tasks", "--concurrency", "5", "--grace", "0.2")
+            worker = self._processes.worker(*options, lease=self._plan.lease, dsn=self._proxy.conninfo)
             try:
                 await anyio.sleep(self._chance.uniform(0.8, 3))  # also before it is ready
                 match self._chance.choice(("kill", "stop", "terminate")):

@@ -7,7 +7,19 @@ from typing import Any, TypedDict, assert_type
 
 from pydantic import BaseModel
 
-from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy, RunMetrics, RunOutput, RunStatus, Settings, Worker
+from pgrun import (
+    Agent,
+    OpenAIResponses,
+    PostgresDb,
+    RetryPolicy,
+    Run,
+    RunMetrics,
+    RunOutput,
+    RunStatus,
+    Settings,
+    Task,
+    Worker,
+)
 from pgrun.run.base import RunFailure
 
 
@@ -92,6 +104,45 @@ async def a_worker_in_this_process() -> None:
         assert_type(db, PostgresDb)
         assert_type(worker, Worker)
         assert_type(worker.running, int)
+
+
+async def tasks_of_async_and_plain_functions(db: PostgresDb) -> None:
+    @db.task
+    async def find(name: str, *, size: int = 0) -> City:
+        return City(name=name)
+
+    @db.task
+    def count(text: str) -> int:
+        return len(text)
+
+    assert_type(await find.asubmit("Tokyo", size=1), Run[City])
+    assert_type(await (await find.asubmit("Tokyo")).aresult(timeout=5), City)
+    assert_type(find.submit("Tokyo").result(), City)
+    assert_type(await count.asubmit("Tokyo"), Run[int])
+    assert_type(count.submit(text="Tokyo").result(timeout=5), int)
+    assert_type(await count.asubmit_many([{"text": "Tokyo"}]), list[Run[int]])
+    assert_type(count.submit_many([{"text": "Tokyo"}]), list[Run[int]])
+    assert_type(await count.options(delay=5, priority=-1, queue="mail").asubmit("Tokyo"), Run[int])
+    assert_type((await count.asubmit("Tokyo")).run_id, str)
+    await find.asubmit(7)  # type: ignore[arg-type]
+    await find.asubmit("Tokyo", colour="red")  # type: ignore[call-arg]
+    await count.asubmit()  # type: ignore[call-arg]
+    count.options(colour="red")  # type: ignore[call-arg]
+    count.options(delay="5")  # type: ignore[arg-type]
+
+
+async def tasks_with_options(db: PostgresDb) -> None:
+    @db.task(name="cities.find", queue="mail", retry=RetryPolicy(max_attempts=2))
+    async def find(name: str) -> City:
+        return City(name=name)
+
+    @db.task()
+    def nothing() -> None: ...
+
+    assert_type(await find.asubmit("Tokyo"), Run[City])
+    assert_type(nothing, Task[[], None])
+    assert_type(await nothing.asubmit(), Run[None])
+    db.task(colour="red")  # type: ignore[call-overload]
 
 
 async def what_type_checkers_refuse(agent: Agent[City], db: PostgresDb) -> None:
