@@ -94,7 +94,7 @@ async def test_a_run_that_does_not_let_itself_be_cancelled_completes(db: Postgre
         assert await (await other.asubmit()).aresult(timeout=10) == "fine"
 
 
-async def test_a_run_that_is_cancelled_before_its_turn_is_not_begun(db: PostgresDb, conn: Conn) -> None:
+async def test_a_run_that_is_cancelled_before_its_turn_is_not_begun(db: PostgresDb, conn: Conn, heard: Heard) -> None:
     """It is claimed already, but the runs before it keep the loop."""
     begun: list[int] = []
 
@@ -105,8 +105,9 @@ async def test_a_run_that_is_cancelled_before_its_turn_is_not_begun(db: Postgres
             conn.execute("select pgrun.cancel(run_id) from pgrun.jobs where input = '{\"number\": 199}'")
             time.sleep(0.2)  # noqa: ASYNC251  the notification arrives in the meantime
 
-    runs = await block.asubmit_many({"number": number} for number in range(200))
     async with Worker(db, concurrency=200):
+        await until_heard(heard, "listening")
+        runs = await block.asubmit_many({"number": number} for number in range(200))
         await db.await_runs([run.run_id for run in runs], timeout=10)
     assert [row["status"] for row in rows_of(conn, [run.run_id for run in runs])] == ["completed"] * 199 + ["cancelled"]
     assert begun == [*range(199)]
