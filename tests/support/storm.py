@@ -44,7 +44,7 @@ class Storm:
     Attributes:
         texts: The text of each run that was submitted, by run_id.
         answers: What callers got: the answer, or the name of the error; each was asked for once.
-        retried: Runs that a person made due again.
+        retried: Runs that a person made due again, or was about to.
     """
 
     def __init__(
@@ -165,6 +165,6 @@ class Storm:
         while True:
             await anyio.sleep(self._chance.uniform(0, 0.2))
             for row in await verbs.list_runs(status="cancelled", max_rows=3):
+                self.retried.add(str(row["run_id"]))  # before, because the end of the storm may come between the two
                 with suppress(UsageError):  # somebody else was faster
                     await verbs.retry_ended(str(row["run_id"]))
-                    self.retried.add(str(row["run_id"]))
