@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from pgrun._context import in_own_context
-from pgrun._ids import new_run_id
+from pgrun._ids import new_run_id, new_run_ids
 from pgrun._sync import run_sync
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.verbs import NewRun
@@ -115,11 +115,12 @@ class Task(Generic[P, R]):
         """
         if self._like.run_id:
             raise UsageError("run_id= is for one run; many runs get ids of their own")
-        inputs = [self._dump_numbered(number, call) for number, call in enumerate(calls)]
-        run_ids = sorted(new_run_id() for _ in inputs)  # they are due at one moment, and the ids decide who comes first
+        calls = [*calls]
+        data = self.arguments.dump_many(calls)
+        run_ids = new_run_ids(len(calls))  # they are due at one moment, and the ids decide who comes first
         handle = _Handle(self._db, self, since=time.monotonic())
-        if inputs:
-            await self._db.submit_calls(self._like, run_ids, inputs)
+        if calls:
+            await self._db.submit_calls(self._like, run_ids, data)
         return [Run(run_id, handle) for run_id in run_ids]
 
     def submit_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Run[R]]:
@@ -150,12 +151,6 @@ class Task(Generic[P, R]):
         choices = choose(options, queue=self.queue, max_attempts=self.retry.max_attempts, session_id=None)
         like = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
         return like if options.get("run_id") else like._replace(run_id="")
-
-    def _dump_numbered(self, number: int, call: Mapping[str, Any]) -> bytes:
-        try:
-            return self.arguments.dump((), call)
-        except UsageError as error:
-            raise UsageError(f"number {number}: {error}") from None
 
 
 class _Handle:

@@ -211,8 +211,8 @@ class PostgresDb:
         await connected.submitter.submit(like, run_id, data)
         self._take_in(connected, like.queue)
 
-    async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> None:
-        """The same for many calls of a task: all of them, or none."""
+    async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: bytes) -> None:
+        """The same for many calls of a task, with a JSON array of their inputs: all of them, or none."""
         connected = await self._takes(like.queue)
         await connected.verbs.submit_calls(like, run_ids, inputs)
         self._take_in(connected, like.queue)

@@ -87,7 +87,8 @@ class Submitter:
 
     async def _write(self, like: NewRun, calls: Sequence[_Call]) -> None:
         try:
-            await self._verbs.submit_calls(like, [call.run_id for call in calls], [call.data for call in calls])
+            inputs = b"[%b]" % b",".join(call.data for call in calls)
+            await self._verbs.submit_calls(like, [call.run_id for call in calls], inputs)
         except DatabaseUnavailable as error:
             for call in calls:
                 call.error = DatabaseUnavailable(str(error))

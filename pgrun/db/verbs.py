@@ -118,9 +118,9 @@ class Verbs:
         """Inserts a run like this one, which is of a task and without a session, with an id and an input (JSON) of its own."""
         await self._runtime.fetch_tuples("submit_call", {**_call(like), "run_id": run_id, "input": data.decode()})
 
-    async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> None:
-        """Inserts many runs like this one, which is of a task, with ids and inputs (JSON) of their own."""
-        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": [data.decode() for data in inputs]}
+    async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: bytes) -> None:
+        """Inserts many runs like this one, which is of a task, with ids of their own and the members of a JSON array as input."""
+        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": inputs.decode()}
         await self._runtime.fetch_tuples("submit_calls", {**_call(like), **params, "session_id": like.session_id})
 
     async def submit_by_name(self, values: Mapping[str, Any]) -> str:

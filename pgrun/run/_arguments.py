@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NotRequired, get_type_hints
 
 from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
@@ -42,6 +42,7 @@ class Arguments:
         arguments = _typed_dict("arguments", fields)
         arguments.__pydantic_config__ = ConfigDict(extra="forbid")
         self._form = _Form(TypeAdapter(arguments))
+        self._many = _Form(TypeAdapter(list[arguments]))  # type: ignore[valid-type]
 
     def dump(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The JSON of one call.
@@ -55,6 +56,22 @@ class Arguments:
             return self._form.dump(kwargs, self._name)
         except ValidationError as error:
             raise UsageError(self._complaint(error)) from None
+
+    def dump_many(self, calls: Sequence[Mapping[str, Any]]) -> bytes:
+        """The JSON array of many calls.
+
+        Raises:
+            UsageError: One of them does not fit, or cannot be stored; the message has its number.
+        """
+        try:
+            return self._many.dump(calls, self._name)
+        except (ValidationError, UsageError):
+            for number, call in enumerate(calls):
+                try:
+                    self.dump((), call)
+                except UsageError as error:
+                    raise UsageError(f"number {number}: {error}") from None
+            raise
 
     def load(self, data: str) -> dict[str, Any]:
         """The keyword arguments that are stored.

@@ -83,7 +83,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "submit_call": {**_CALL, "run_id": "00000000-0000-7000-8000-00000000eeee", "input": "42"},
     "submit_calls": {
         **_CALL,
-        **{"run_ids": "{00000000-0000-7000-8000-00000000dddd}", "inputs": "{42}", "session_id": ""},
+        **{"run_ids": "{00000000-0000-7000-8000-00000000dddd}", "inputs": "[42]", "session_id": ""},
     },
     "submit_run": {
         **_SUBMITTED,
