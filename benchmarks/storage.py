@@ -1,0 +1,110 @@
+"""What fillfactor and autovacuum settings of pgrun.jobs do: rate of claims and finishes, and the space that is left behind.
+
+    python benchmarks/storage.py [--runs 200000] [--rounds 3] [--json FILE] [--database-url URL]
+
+Per round and setting, in a new database: runs are submitted, claimed and finished in batches of 500 by the statements themselves,
+one batch after the other, while autovacuum looks every second. With `--database-url` it looks as often as that server lets it.
+"""
+
+import json
+import time
+from contextlib import suppress
+from uuid import uuid4
+
+import anyio
+import psycopg
+from _bench import database, medians, parser, server, table, write
+
+from pgrun import PostgresDb
+from pgrun._ids import new_run_ids
+from pgrun.db.statements import statement
+
+BATCH = 500
+SETTINGS = {
+    "as it is": "",
+    "fillfactor 90": "alter table pgrun.jobs set (fillfactor = 90)",
+    "fillfactor 70": "alter table pgrun.jobs set (fillfactor = 70)",
+    "fillfactor 50": "alter table pgrun.jobs set (fillfactor = 50)",
+    "autovacuum of the server": "alter table pgrun.jobs reset (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold,"
+    " autovacuum_vacuum_insert_scale_factor, autovacuum_analyze_scale_factor, autovacuum_vacuum_cost_delay)",
+    "no autovacuum": "alter table pgrun.jobs set (autovacuum_enabled = off)",
+    "vacuum at 1 %": "alter table pgrun.jobs set (autovacuum_vacuum_scale_factor = 0.01)",
+    "vacuum at 1 %, unthrottled": "alter table pgrun.jobs set (autovacuum_vacuum_scale_factor = 0.01,"
+    " autovacuum_vacuum_cost_delay = 0)",
+}
+SIZES = """
+    select pg_table_size('pgrun.jobs') / 1e6 as "table MB",
+           (select pg_relation_size('pgrun.jobs_due') / 1e6) as "jobs_due MB",
+           pg_indexes_size('pgrun.jobs') / 1e6 as "indexes MB"
+"""
+WORKER = """
+    insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until)
+    values (%s, 'daemon', 'here', 1, '0', '{default}', '{noop}', 1, '1 h', now() + interval '1 h')
+"""
+
+
+def pass_through(url: str, setting: str, runs: int) -> dict[str, float]:
+    """Rates in runs per second, and sizes at the end."""
+    with psycopg.connect(url, autocommit=True, prepare_threshold=0) as conn:
+        conn.execute(statement("keep_plans", "pgrun").encode())
+        if setting:
+            conn.execute(setting.encode())
+        worker_id = str(uuid4())
+        conn.execute(WORKER, [worker_id])
+        took = [_one_batch(conn, worker_id) for _ in range(runs // BATCH)]
+        last = took[-len(took) // 5 :]
+        row = conn.execute(SIZES.encode()).fetchone()
+        assert row is not None
+        return {
+            "runs/s": BATCH * len(took) / sum(took),
+            "last fifth": BATCH * len(last) / sum(last),
+            **dict(zip(("table MB", "jobs_due MB", "indexes MB"), map(float, row), strict=True)),
+        }
+
+
+def _one_batch(conn: psycopg.Connection, worker_id: str) -> float:
+    look = {
+        "worker_id": worker_id,
+        "queues": ["default"],
+        "names": ["noop"],
+        "slots": BATCH,
+        "yields": False,
+        "horizon": 0,
+    }
+    begin = {"from_priorities": [-32768], "from_dues": [float("-inf")]}
+    call = {"name": "noop", "queue": "default", "priority": 0, "delay": 0, "max_attempts": 5, "metadata": "{}"}
+    inputs = json.dumps([{"text": "x" * 180, "number": number} for number in range(BATCH)])
+    began = time.monotonic()
+    submit = {**call, "session_id": None, "run_ids": new_run_ids(BATCH), "inputs": inputs}
+    conn.execute(statement("submit_calls", "pgrun").encode(), submit)
+    rows = conn.execute(statement("claim_runs", "pgrun").encode(), {**begin, **look}).fetchall()
+    assert len(rows) == BATCH
+    endings = (f'"{row[1]}":{{"fence":{row[9]},"status":"completed","output":1}}' for row in rows)
+    conn.execute(statement("finish_runs", "pgrun").encode(), {"endings": f"{{{','.join(endings)}}}"})
+    return time.monotonic() - began
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--runs", type=int, default=200_000)
+    made.add_argument("--rounds", type=int, default=3)
+    options = made.parse_args()
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in SETTINGS}
+    with server(options.database_url) as on:
+        with suppress(psycopg.errors.InsufficientPrivilege), psycopg.connect(on, autocommit=True) as conn:
+            if not options.database_url:
+                conn.execute("alter system set autovacuum_naptime = '1s'")
+                conn.execute("select pg_reload_conf()")
+        for _ in range(options.rounds):
+            for name, setting in SETTINGS.items():
+                with database(on) as url:
+                    anyio.run(PostgresDb(url, worker="external").amigrate)
+                    found[name].append(pass_through(url, setting, options.runs))
+    figures = {name: medians(rounds) for name, rounds in found.items()}
+    columns = [*figures["as it is"]]
+    table(["setting", *columns], {name: [row[column] for column in columns] for name, row in figures.items()})
+    write(options.json, {"runs": options.runs, "settings": figures})
+
+
+if __name__ == "__main__":
+    main()
