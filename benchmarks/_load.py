@@ -1,0 +1,83 @@
+"""What a worker is given: thousands of no-op runs that it drains, or single calls one after the other."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+import psycopg
+from _tasks import noop, stamp, starts
+
+from pgrun import PostgresDb, Worker
+
+_WARM = 10  # calls before the first that counts
+_CHUNK = 1000  # rows per statement
+_FILL = """insert into pgrun.jobs (kind, name, queue, priority, input)
+           select 'task', 'noop', (%(queues)s::text[])[1 + n %% cardinality(%(queues)s::text[])],
+                  (%(priorities)s::smallint[])[1 + n %% cardinality(%(priorities)s::smallint[])],
+                  jsonb_build_object('number', n)
+             from generate_series(%(first)s::bigint, %(last)s) n"""
+
+
+@dataclass(frozen=True)
+class Drained:
+    """A drain: when each run started, in this order, and when the worker began and had written the last result."""
+
+    started: Sequence[float]
+    began: float
+    ended: float
+
+    @property
+    def rate(self) -> float:
+        """Runs per second."""
+        return len(self.started) / (self.ended - self.began)
+
+
+@dataclass(frozen=True)
+class Called:
+    """Seconds of single calls from the submit on."""
+
+    until_start: Sequence[float]
+    until_result: Sequence[float]
+
+
+def fill(url: str, runs: int, *, queues: Sequence[str] = ("default",), priorities: Sequence[int] = (0,)) -> None:
+    """Submits so many no-ops, spread evenly over queues and priorities, a thousand in a transaction."""
+    given = {"queues": list(queues), "priorities": list(priorities)}
+    with psycopg.connect(url, autocommit=True) as conn:
+        for first in range(0, runs, _CHUNK):
+            conn.execute(_FILL, {**given, "first": first, "last": min(first + _CHUNK, runs) - 1})
+
+
+async def drain(url: str, runs: int, *, concurrency: int, queues: Sequence[str] = ("default",)) -> Drained:
+    """One worker in this process executes no-ops until it has started so many, and finishes all that it has claimed."""
+    starts.clear()
+    async with PostgresDb(url, worker="external") as db:
+        db.task(noop)
+        began = time.monotonic()
+        async with Worker(db, queues=queues, concurrency=concurrency) as worker:
+            while len(starts) < runs:  # noqa: ASYNC110  a look costs nothing here
+                await anyio.sleep(0.002)
+            await worker.drain()
+            ended = time.monotonic()
+    return Drained(list(starts), began, ended)
+
+
+async def call(
+    url: str, calls: int, *, pause: float, queues: Sequence[str] = ("default",), priorities: Sequence[int] = (0,)
+) -> Called:
+    """Calls a task that a worker elsewhere executes, and awaits each result, going round the queues and priorities."""
+    until_start: list[float] = []
+    until_result: list[float] = []
+    async with PostgresDb(url, worker="external") as db:
+        task = db.task(stamp)
+        for number in range(-_WARM, calls):
+            chosen = task.options(queue=queues[number % len(queues)], priority=priorities[number % len(priorities)])
+            submitted = time.monotonic()
+            started = await (await chosen.asubmit()).aresult(timeout=60)
+            ended = time.monotonic()
+            if number >= 0:
+                until_start.append(started - submitted)
+                until_result.append(ended - submitted)
+            await anyio.sleep(pause)
+    return Called(until_start, until_result)
