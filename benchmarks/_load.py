@@ -1,16 +1,19 @@
 """What a worker is given: thousands of no-op runs that it drains, or single calls one after the other."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import anyio
 import psycopg
 from _tasks import noop, stamp, starts
 
-from pgrun import PostgresDb, Worker
+from pgrun import PostgresDb, Task, Worker
 
-_WARM = 10  # calls before the first that counts
+WARM = 10
+"""Calls before the first that counts."""
+
 _CHUNK = 1000  # rows per statement
 _FILL = """insert into pgrun.jobs (kind, name, queue, priority, input)
            select 'task', 'noop', (%(queues)s::text[])[1 + n %% cardinality(%(queues)s::text[])],
@@ -31,14 +34,6 @@ class Drained:
     def rate(self) -> float:
         """Runs per second."""
         return len(self.started) / (self.ended - self.began)
-
-
-@dataclass(frozen=True)
-class Called:
-    """Seconds of single calls from the submit on."""
-
-    until_start: Sequence[float]
-    until_result: Sequence[float]
 
 
 def fill(url: str, runs: int, *, queues: Sequence[str] = ("default",), priorities: Sequence[int] = (0,)) -> None:
@@ -63,21 +58,30 @@ async def drain(url: str, runs: int, *, concurrency: int, queues: Sequence[str] 
     return Drained(list(starts), began, ended)
 
 
-async def call(
-    url: str, calls: int, *, pause: float, queues: Sequence[str] = ("default",), priorities: Sequence[int] = (0,)
-) -> Called:
-    """Calls a task that a worker elsewhere executes, and awaits each result, going round the queues and priorities."""
-    until_start: list[float] = []
-    until_result: list[float] = []
+@asynccontextmanager
+async def calling(url: str) -> AsyncIterator[Task[[], float]]:
+    """A task for `called`, which a worker elsewhere executes."""
     async with PostgresDb(url, worker="external") as db:
-        task = db.task(stamp)
-        for number in range(-_WARM, calls):
+        yield db.task(stamp)
+
+
+async def called(task: Task[[], float]) -> tuple[float, float]:
+    """Calls it and awaits the result: seconds from the submit until it started, and until the result was here."""
+    submitted = time.monotonic()
+    started = await (await task.asubmit()).aresult(timeout=60)
+    return started - submitted, time.monotonic() - submitted
+
+
+async def latency(
+    url: str, calls: int, *, pause: float, queues: Sequence[str] = ("default",), priorities: Sequence[int] = (0,)
+) -> list[float]:
+    """Seconds from submit to start of single calls, with pauses between them, going round the queues and priorities."""
+    samples = []
+    async with calling(url) as task:
+        for number in range(-WARM, calls):
             chosen = task.options(queue=queues[number % len(queues)], priority=priorities[number % len(priorities)])
-            submitted = time.monotonic()
-            started = await (await chosen.asubmit()).aresult(timeout=60)
-            ended = time.monotonic()
+            until_start, _ = await called(chosen)
             if number >= 0:
-                until_start.append(started - submitted)
-                until_result.append(ended - submitted)
+                samples.append(until_start)
             await anyio.sleep(pause)
-    return Called(until_start, until_result)
+    return samples
