@@ -76,8 +76,9 @@ def worker(
 ) -> Iterator["subprocess.Popen[bytes]"]:
     """A daemon in a process of its own."""
     command = [sys.executable, "-m", "pgrun", "worker", "--log-level", "warning", *options]
-    paths = {"PGRUN_DATABASE_URL": url, "PYTHONPATH": str(Path(__file__).parent)}
-    process = subprocess.Popen(command, env={**os.environ, **(environment or {}), **paths})
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own = {"PGRUN_DATABASE_URL": url, "PYTHONPATH": path}
+    process = subprocess.Popen(command, env={**os.environ, **(environment or {}), **own})
     try:
         yield process
     finally:

@@ -75,13 +75,24 @@ async def called(task: Task[[], float]) -> tuple[float, float]:
 async def latency(
     url: str, calls: int, *, pause: float, queues: Sequence[str] = ("default",), priorities: Sequence[int] = (0,)
 ) -> list[float]:
-    """Seconds from submit to start of single calls, with pauses between them, going round the queues and priorities."""
-    samples = []
+    """Seconds from submit to start of single calls, going round the queues and priorities.
+
+    One is made every `pause` seconds, whether the one before has ended or not: else each would begin right after the worker
+    has looked, and those that have to wait for its next look would all wait for the whole of its interval.
+    """
+    samples: list[float] = []
+
+    async def sample(number: int) -> None:
+        chosen = task.options(queue=queues[number % len(queues)], priority=priorities[number % len(priorities)])
+        until_start, _ = await called(chosen)
+        samples.append(until_start)
+
     async with calling(url) as task:
-        for number in range(-WARM, calls):
-            chosen = task.options(queue=queues[number % len(queues)], priority=priorities[number % len(priorities)])
-            until_start, _ = await called(chosen)
-            if number >= 0:
-                samples.append(until_start)
-            await anyio.sleep(pause)
+        for number in range(WARM):
+            await sample(number)
+        samples.clear()
+        async with anyio.create_task_group() as open_calls:
+            for number in range(calls):
+                open_calls.start_soon(sample, number)
+                await anyio.sleep(pause)
     return samples

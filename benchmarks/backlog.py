@@ -1,11 +1,11 @@
 """What lies in the table besides: how fast runs pass a backlog, or millions of finished ones, as ratios to an empty table.
 
     python benchmarks/backlog.py [--waiting 1000000] [--scheduled 1000000] [--finished 10000000]
-                                 [--runs 20000] [--calls 500] [--rounds 3] [--json FILE] [--database-url URL]
+                                 [--runs 20000] [--calls 500] [--rounds 3] [--concurrency 1000] [--json FILE] [--database-url URL]
 
 Cases: so many runs wait in another queue; so many wait there and as many behind the measured ones, in the same queue at a lower
 priority; so many are scheduled for tomorrow; so many have ended. Each is measured in rounds, and before each round the
-same in an empty table: a drain of no-ops by one worker, and the time from submit to start of single calls, 20 ms apart, with
+same in an empty table: a drain of no-ops by one worker, and the time from submit to start of single calls, one every 20 ms, with
 a worker process that is idle, except where runs wait behind: there it works through them, and a call overtakes them all. A size
 of 0 leaves a case out: --waiting 2000 --scheduled 2000 --finished 20000 --runs 2000 --calls 20 --rounds 1 takes seconds.
 """

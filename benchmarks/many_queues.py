@@ -1,11 +1,11 @@
 """One worker, many queues, or many priorities in one: how fast it drains the same runs, and how soon a single one starts.
 
     python benchmarks/many_queues.py [--runs 20000] [--queues 1,10,100,1000] [--priorities 5,20] [--calls 200] [--rounds 3]
-                                     [--json FILE] [--database-url URL]
+                                     [--concurrency 1000] [--json FILE] [--database-url URL]
 
 No-ops are spread evenly over so many queues, or over so many priorities of one queue, and drained by one worker that serves
-all of them. Then a worker process serves them idly, and single calls go round them, 20 ms apart. The cases take turns, each in
-a new database; medians of the rounds, and their ratios to one queue with one priority.
+all of them. Then a worker process serves them idly, and single calls go round them, one every 20 ms. The cases take turns,
+each in a new database; medians of the rounds, and their ratios to one queue with one priority.
 """
 
 from argparse import Namespace
