@@ -1,21 +1,27 @@
-"""What the benchmarks share: a server to measure on, a database of their own in it, and tables of figures."""
+"""What the benchmarks share: their options, a server to measure on, databases of their own in it, and a worker process."""
 
 import argparse
-import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from statistics import median
-from typing import Any
+from itertools import count
+from pathlib import Path
 
+import anyio
 import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from pgrun import PostgresDb
 from pgrun.db.embedded import EmbeddedPostgres
+
+TASKS = ("--import", "_daemon_tasks")
+"""Options with which `worker` executes the functions of `_tasks`."""
+
+_numbers = count()
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -42,52 +48,39 @@ def server(given: str | None) -> Iterator[str]:
 
 @contextmanager
 def database(on: str) -> Iterator[str]:
-    """Conninfo of an empty database, gone afterwards."""
-    name = sql.Identifier(f"pgrun_bench_{os.getpid()}")
+    """Conninfo of a database with nothing but pgrun's empty tables, gone afterwards."""
+    name = f"pgrun_bench_{os.getpid()}_{next(_numbers)}"
+    drop = sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
     with psycopg.connect(on, autocommit=True) as admin:
-        admin.execute(sql.SQL("drop database if exists {} with (force)").format(name))
-        admin.execute(sql.SQL("create database {}").format(name))
+        admin.execute(drop)
+        admin.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
+    url = make_conninfo(on, dbname=name)
     try:
-        yield make_conninfo(on, dbname=f"pgrun_bench_{os.getpid()}")
+        anyio.run(PostgresDb(url, worker="external").amigrate)
+        yield url
     finally:
         with suppress(psycopg.OperationalError), psycopg.connect(on, autocommit=True) as admin:
-            admin.execute(sql.SQL("drop database if exists {} with (force)").format(name))
+            admin.execute(drop)
+
+
+def settle(url: str) -> None:
+    """So that no measurement pays for what happened before it."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        conn.execute("vacuum analyze pgrun.jobs")
+        conn.execute("checkpoint")
 
 
 @contextmanager
-def worker(url: str, *options: str, environment: Mapping[str, str] | None = None) -> Iterator[None]:
+def worker(
+    url: str, *options: str, environment: Mapping[str, str] | None = None
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A daemon in a process of its own."""
     command = [sys.executable, "-m", "pgrun", "worker", "--log-level", "warning", *options]
-    process = subprocess.Popen(command, env={**os.environ, **(environment or {}), "PGRUN_DATABASE_URL": url})
+    path = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    own = {"PGRUN_DATABASE_URL": url, "PYTHONPATH": path}
+    process = subprocess.Popen(command, env={**os.environ, **(environment or {}), **own})
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait()
-
-
-def quantiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99 in milliseconds of values in seconds."""
-    ordered = sorted(values)
-    return {f"p{q}": round(ordered[min(len(ordered) * q // 100, len(ordered) - 1)] * 1000, 2) for q in (50, 95, 99)}
-
-
-def medians(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The median of each figure over the rounds."""
-    return {name: median(figures[name] for figures in rounds) for name in rounds[0]}
-
-
-def table(columns: Sequence[str], rows: Mapping[str, Sequence[object]]) -> None:
-    """Prints rows with their names."""
-    width = max(len(name) for name in [*rows, columns[0]]) + 2
-    print(f"{columns[0]:{width}}" + "".join(f"{column:>18}" for column in columns[1:]))
-    for name, cells in rows.items():
-        shown = (f"{cell:>18,.2f}" if isinstance(cell, float) else f"{cell!s:>18}" for cell in cells)
-        print(f"{name:{width}}" + "".join(shown))
-
-
-def write(path: str | None, figures: Mapping[str, Any]) -> None:
-    """Writes the figures as JSON, if a file was asked for."""
-    if path:
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=2)

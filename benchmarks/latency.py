@@ -12,7 +12,8 @@ from contextlib import ExitStack
 
 import anyio
 import psycopg
-from _bench import parser, quantiles, server, table, worker, write
+from _bench import parser, server, worker
+from _figures import quantiles, table, write
 from pydantic import BaseModel
 
 from pgrun import Agent, OpenAIResponses, PostgresDb
@@ -37,13 +38,13 @@ def main() -> None:
         url = stack.enter_context(server(options.database_url))
         stack.enter_context(worker(url, environment=models.environ))
         samples = anyio.run(_measure, url, models, options.runs, options.pause)
-    report = {name: quantiles(values) for name, values in samples.items()}
-    raw = report["raw NOTIFY"]["p50"]
-    table(
-        ["milliseconds", "p50", "p95", "p99", "p50 / raw"],
-        {name: [*figures.values(), figures["p50"] / raw] for name, figures in report.items()},
-    )
-    write(options.json, {"runs": options.runs, "milliseconds": report})
+        report = {name: quantiles(values) for name, values in samples.items()}
+        raw = report["raw NOTIFY"]["p50"]
+        table(
+            ["milliseconds", "p50", "p95", "p99", "p50 / raw"],
+            {name: [*figures.values(), figures["p50"] / raw] for name, figures in report.items()},
+        )
+        write(options.json, url, {"runs": options.runs, "milliseconds": report})
 
 
 async def _measure(url: str, models: ModelServer, runs: int, pause: float) -> dict[str, list[float]]:

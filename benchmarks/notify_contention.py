@@ -15,9 +15,9 @@ from uuid import uuid4
 
 import anyio
 import psycopg
-from _bench import database, medians, parser, server, table, write
+from _bench import database, parser, server
+from _figures import medians, table, write
 
-from pgrun import PostgresDb
 from pgrun._ids import new_run_id
 from pgrun.db.statements import statement
 
@@ -76,7 +76,6 @@ def one_round(pool: "multiprocessing.pool.Pool", on: str, many: int, seconds: fl
         psycopg.connect(url, autocommit=True) as conn,
         psycopg.connect(url, autocommit=True) as ear,
     ):
-        anyio.run(PostgresDb(url, worker="external").amigrate)
         conn.execute("create table public.plain (like pgrun.jobs including all)")
         ear.execute("listen plain; listen pgrun_wake")
         submit = statement("submit_run", "pgrun")
@@ -103,11 +102,10 @@ def main() -> None:
     options = made.parse_args()
     with server(options.database_url) as on, multiprocessing.get_context("spawn").Pool(PROCESSES) as pool:
         found = medians([one_round(pool, on, options.clients, options.seconds) for _ in range(options.rounds)])
-    plain = found["plain insert"]
-    table(
-        ["commits per second", "rate", "to plain"], {name: [figure, figure / plain] for name, figure in found.items()}
-    )
-    write(options.json, {"clients": options.clients, **found})
+        plain = found["plain insert"]
+        rows = {name: [figure, figure / plain] for name, figure in found.items()}
+        table(["commits per second", "rate", "to plain"], rows)
+        write(options.json, on, {"clients": options.clients, "rounds": options.rounds, "commits per second": found})
 
 
 if __name__ == "__main__":

@@ -13,9 +13,12 @@ from uuid import uuid4
 
 import anyio
 import psycopg
-from _bench import database, medians, parser, server, table, write
+from _bench import database, parser, server, settle
+from _figures import medians, table, write
+from _load import drain
+from _tasks import noop
 
-from pgrun import PostgresDb, Worker
+from pgrun import PostgresDb
 from pgrun._ids import new_run_id
 from pgrun.db.statements import statement
 
@@ -28,31 +31,19 @@ BATCH = 500
 
 async def with_pgrun(url: str, runs: int, concurrency: int) -> dict[str, float]:
     """Rates of a client and of a worker."""
-    db = PostgresDb(url, worker="external")
-    count = 0
-
-    @db.task(name="noop")
-    async def noop(number: int) -> int:
-        nonlocal count
-        count += 1
-        return number
-
-    async with db:
-        await noop.asubmit_many([{"number": number} for number in range(100)])
+    async with PostgresDb(url, worker="external") as db:
+        task = db.task(noop)
+        await task.asubmit_many([{"number": number} for number in range(100)])
         began = time.monotonic()
-        await noop.asubmit_many([{"number": number} for number in range(runs)])
+        await task.asubmit_many([{"number": number} for number in range(runs)])
         bulk = runs / (time.monotonic() - began)
         began = time.monotonic()
         for number in range(SINGLE):
-            await noop.asubmit(number)
+            await task.asubmit(number)
         single = SINGLE / (time.monotonic() - began)
-        _settle(url)
-        began = time.monotonic()
-        async with Worker(db, concurrency=concurrency) as worker:
-            while count < runs + SINGLE + 100 or worker.running:  # noqa: ASYNC110  a look costs nothing here
-                await anyio.sleep(0.002)
-            drained = count / (time.monotonic() - began)
-    return {"bulk submit": bulk, "single submit": single, "drain": drained}
+    settle(url)
+    drained = await drain(url, runs + SINGLE + 100, concurrency=concurrency)
+    return {"bulk submit": bulk, "single submit": single, "drain": drained.rate}
 
 
 async def bare(url: str, runs: int) -> dict[str, float]:
@@ -68,7 +59,7 @@ async def bare(url: str, runs: int) -> dict[str, float]:
         for _ in range(SINGLE):
             await conn.execute(INSERT.encode(), [new_run_id(), '{"number": 1}'])
         single = SINGLE / (time.monotonic() - began)
-        _settle(url)
+        settle(url)
         return {"bulk submit": bulk, "single submit": single, "drain": await _drain(conn, runs + SINGLE)}
 
 
@@ -100,13 +91,6 @@ async def _drain(conn: psycopg.AsyncConnection, runs: int) -> float:
     return drained
 
 
-def _settle(url: str) -> None:
-    """So that neither side pays for what happened before."""
-    with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute("vacuum analyze pgrun.jobs")
-        conn.execute("checkpoint")
-
-
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--runs", type=int, default=20_000)
@@ -117,20 +101,16 @@ def main() -> None:
     alone: list[dict[str, float]] = []
     with server(options.database_url) as on:
         for _ in range(options.rounds):
-            for use, rounds in ((True, ours), (False, alone)):
-                with database(on) as url:
-                    anyio.run(PostgresDb(url, worker="external").amigrate)
-                    rounds.append(
-                        anyio.run(with_pgrun, url, options.runs, options.concurrency)
-                        if use
-                        else anyio.run(bare, url, options.runs)
-                    )
-    figures, ceiling = medians(ours), medians(alone)
-    table(
-        ["runs per second", "pgrun", "bare", "ratio"],
-        {name: [rate, ceiling[name], rate / ceiling[name]] for name, rate in figures.items()},
-    )
-    write(options.json, {"runs": options.runs, "pgrun": figures, "bare": ceiling})
+            with database(on) as url:
+                ours.append(anyio.run(with_pgrun, url, options.runs, options.concurrency))
+            with database(on) as url:
+                alone.append(anyio.run(bare, url, options.runs))
+        figures, ceiling = medians(ours), medians(alone)
+        table(
+            ["runs per second", "pgrun", "bare", "ratio"],
+            {name: [rate, ceiling[name], rate / ceiling[name]] for name, rate in figures.items()},
+        )
+        write(options.json, on, {"runs": options.runs, "rounds": options.rounds, "pgrun": figures, "bare": ceiling})
 
 
 if __name__ == "__main__":
