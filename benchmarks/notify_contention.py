@@ -4,12 +4,15 @@
 
 A commit that notifies takes a lock for the whole server, so such commits queue up behind each other's fsync. Measured are
 single-row transactions of so many clients, each a connection in one of two processes: a plain insert into a table alike but
-without triggers; the same with a pg_notify; submits by pgrun's own statement while every worker sleeps; and while one says
-that it is awake. That one is a row in the table of workers and no process: measured is the submitting side alone.
+without triggers; the same with a pg_notify; pgrun's own statement while every worker sleeps, and while one says that it is
+awake; and as many callers of `asubmit` in the two processes, where calls that come together share a transaction. The worker is
+a row in the table of workers and no process: measured is the submitting side alone.
 """
 
 import multiprocessing
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from uuid import uuid4
 
@@ -17,6 +20,7 @@ import anyio
 import psycopg
 from _bench import database, parser, server
 from _figures import medians, table, write
+from _load import calling
 
 from pgrun._ids import new_run_id
 from pgrun.db.statements import statement
@@ -24,49 +28,56 @@ from pgrun.db.statements import statement
 PROCESSES = 2
 PLAIN = "insert into public.plain (run_id, kind, name, input) values (%(run_id)s, 'task', 'noop', '1')"
 NOTIFYING = f"with i as ({PLAIN} returning run_id) select pg_notify('plain', '') from i"
-NOTHING = dict.fromkeys(("session_id", "session_table", "parent_run_id", "definition", "output_schema", "content_type"))
-COLUMNS = {
-    "kind": "task",
+CALL = {
     "name": "noop",
     "queue": "default",
     "priority": 0,
     "delay": 0,
     "max_attempts": 5,
     "input": "1",
+    "metadata": "{}",
 }
+Submit = Callable[[], Awaitable[object]]
+Submitting = Callable[[], AbstractAsyncContextManager[Submit]]
 
 
-async def submit_forever(url: str, query: str, until: float) -> int:
-    """How many rows one client has committed."""
-    count = 0
+@asynccontextmanager
+async def statements(url: str, query: str) -> AsyncIterator[Submit]:
+    """A connection that submits one run at a time."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0) as conn:
-        while time.monotonic() < until:
-            await conn.execute(query.encode(), {**NOTHING, **COLUMNS, "metadata": "{}", "run_id": new_run_id()})
-            count += 1
-    return count
+        yield lambda: conn.execute(query.encode(), {**CALL, "run_id": new_run_id()})
 
 
 def clients(url: str, query: str, many: int, seconds: float) -> int:
-    """How many rows so many clients of one process have committed."""
-    counts: list[int] = []
-
-    async def one(until: float) -> None:
-        counts.append(await submit_forever(url, query, until))
-
-    async def all_of_them() -> None:
-        until = time.monotonic() + seconds
-        async with anyio.create_task_group() as tasks:
-            for _ in range(many):
-                tasks.start_soon(one, until)
-
-    anyio.run(all_of_them)
-    return sum(counts)
+    """How many rows so many connections of one process have committed."""
+    return anyio.run(_count, [partial(statements, url, query)] * many, seconds)
 
 
-def rate(pool: "multiprocessing.pool.Pool", url: str, query: str, many: int, seconds: float) -> float:
-    """Commits per second of so many clients."""
-    share = partial(clients, url, query, many // PROCESSES)
-    return sum(pool.map(share, [seconds] * PROCESSES)) / seconds
+def callers(url: str, many: int, seconds: float) -> int:
+    """How many calls so many callers in one process have submitted."""
+    return anyio.run(_count_calls, url, many, seconds)
+
+
+async def _count_calls(url: str, many: int, seconds: float) -> int:
+    async with calling(url) as task:
+        return await _count([lambda: nullcontext(task.asubmit)] * many, seconds)
+
+
+async def _count(submitting: Sequence[Submitting], seconds: float) -> int:
+    count = 0
+    until = time.monotonic() + seconds
+
+    async def one(submitting: Submitting) -> None:
+        nonlocal count
+        async with submitting() as submit:
+            while time.monotonic() < until:
+                await submit()
+                count += 1
+
+    async with anyio.create_task_group() as tasks:
+        for each in submitting:
+            tasks.start_soon(one, each)
+    return count
 
 
 def one_round(pool: "multiprocessing.pool.Pool", on: str, many: int, seconds: float) -> dict[str, float]:
@@ -78,19 +89,26 @@ def one_round(pool: "multiprocessing.pool.Pool", on: str, many: int, seconds: fl
     ):
         conn.execute("create table public.plain (like pgrun.jobs including all)")
         ear.execute("listen plain; listen pgrun_wake")
-        submit = statement("submit_run", "pgrun")
+
+        def rate(share: Callable[..., int], *query: str) -> float:
+            given = [(url, *query, many // PROCESSES, seconds)] * PROCESSES
+            return sum(pool.starmap(share, given)) / seconds
+
+        submit = statement("submit_call", "pgrun")
         found = {
-            "plain insert": rate(pool, url, PLAIN, many, seconds),
-            "with pg_notify": rate(pool, url, NOTIFYING, many, seconds),
-            "pgrun, all asleep": rate(pool, url, submit, many, seconds),
+            "plain insert": rate(clients, PLAIN),
+            "plain insert with pg_notify": rate(clients, NOTIFYING),
+            "statement, all asleep": rate(clients, submit),
+            "asubmit, all asleep": rate(callers),
         }
         conn.execute(
             "insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until,"
-            " awake_until) values (%s, 'daemon', 'here', 1, '0', '{default}', '{noop}', 1, '1 h', now() + interval '1 h',"
+            " awake_until) values (%s, 'daemon', 'here', 1, '0', '{default}', '{noop,stamp}', 1, '1 h', now() + interval '1 h',"
             " now() + interval '1 h')",
             [uuid4()],
         )
-        found["pgrun, one awake"] = rate(pool, url, submit, many, seconds)
+        found["statement, one awake"] = rate(clients, submit)
+        found["asubmit, one awake"] = rate(callers)
     return found
 
 
@@ -104,8 +122,8 @@ def main() -> None:
         found = medians([one_round(pool, on, options.clients, options.seconds) for _ in range(options.rounds)])
         plain = found["plain insert"]
         rows = {name: [figure, figure / plain] for name, figure in found.items()}
-        table(["commits per second", "rate", "to plain"], rows)
-        write(options.json, on, {"clients": options.clients, "rounds": options.rounds, "commits per second": found})
+        table(["submits per second", "rate", "to plain"], rows)
+        write(options.json, on, {"clients": options.clients, "rounds": options.rounds, "submits per second": found})
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def old_snapshot(found: Found) -> Iterable[Chart]:
 
 
 def notify_contention(found: Found) -> Iterable[Chart]:
-    bars = [Bar(name, rate, name.startswith("pgrun")) for name, rate in found["commits per second"].items()]
+    bars = [Bar(name, rate, not name.startswith("plain")) for name, rate in found["submits per second"].items()]
     title = f"{found['clients']} clients submit at once"
-    yield Chart("notify_contention", title, f"commits per second, {MORE}", bars)
+    yield Chart("notify_contention", title, f"submits per second, {MORE}", bars)
 
 
 def backlog(found: Found) -> Iterable[Chart]:

@@ -11,11 +11,10 @@ import time
 from contextlib import suppress
 from uuid import uuid4
 
-import anyio
 import psycopg
-from _bench import database, medians, parser, server, table, write
+from _bench import database, parser, server
+from _figures import medians, table, write
 
-from pgrun import PostgresDb
 from pgrun._ids import new_run_ids
 from pgrun.db.statements import statement
 
@@ -98,12 +97,11 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, setting in SETTINGS.items():
                 with database(on) as url:
-                    anyio.run(PostgresDb(url, worker="external").amigrate)
                     found[name].append(pass_through(url, setting, options.runs))
-    figures = {name: medians(rounds) for name, rounds in found.items()}
-    columns = [*figures["as it is"]]
-    table(["setting", *columns], {name: [row[column] for column in columns] for name, row in figures.items()})
-    write(options.json, {"runs": options.runs, "settings": figures})
+        figures = {name: medians(rounds) for name, rounds in found.items()}
+        columns = [*figures["as it is"]]
+        table(["setting", *columns], {name: [row[column] for column in columns] for name, row in figures.items()})
+        write(options.json, on, {"runs": options.runs, "rounds": options.rounds, "settings": figures})
 
 
 if __name__ == "__main__":

@@ -210,7 +210,8 @@ class Runtime:
             min_size=1,
             max_size=self._settings.pool_size,
             open=False,
-            timeout=5.0,
+            # To its place in the queue until the deadline: whoever gives up earlier would have to queue up again.
+            timeout=self._settings.statement_timeout,
             num_workers=1,
             name="pgrun",
             configure=_keep_plans if self._prepares else _tell_notices,
