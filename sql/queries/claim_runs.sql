@@ -1,7 +1,8 @@
 -- Takes up to :slots due runs for a worker: status running, attempt and fence one higher.
 --
 -- Order: priority, then due_at, then run_id, by index jobs_due once per queue; rows that another worker is taking are
--- skipped. A run whose definition does not travel with it is left to a live worker that has imported its name; if there is
+-- skipped. Of one among many queues no more than twice its share of the slots is locked, and eight: else each claim would lock
+-- as many runs in every queue, and leave most of them to the next. A run whose definition does not travel with it is left to a live worker that has imported its name; if there is
 -- none it is claimed all the same, so that somebody says so and puts it off (release). With :yields the caller steps
 -- back from whatever a live daemon could execute: an embedded worker does that in mode auto. A worker that has been
 -- found dead gets nothing. CTEs are materialized where the planner might otherwise run the limited scan once per
@@ -14,7 +15,7 @@
 --
 -- Returns one row per claimed run, JSON as text, or one with run_id null when there is none. next_due, the same in all of them, says in how
 -- many seconds the next pending run will be due, null if not within :horizon: a worker with nothing to do sleeps that
--- long; or until the promise of another worker to look by itself ends (promise_looks.sql), and 50 ms for what commits just then:
+-- long, not at all where a queue has given its share and may have more; or until the promise of another worker to look by itself ends (promise_looks.sql), and 50 ms for what commits just then:
 -- whoever submitted to that worker notified nobody, and it may be dead. The recursion hops from one priority to the next, so that it costs two probes of jobs_due for each, however
 -- many runs are scheduled.
 with recursive worker as materialized (
@@ -22,27 +23,31 @@ with recursive worker as materialized (
 others as materialized (
     select queues, names, mode, awake_until from pgrun.workers
      where stopped_at is null and lease_until > now() and not draining and worker_id <> :'worker_id'::uuid),
-due as materialized (
-    select d.run_id
+served as materialized (
+    select s.queue, s.priority, to_timestamp(s.due) as due_at,
+           least(:'slots'::int, 2 * :'slots'::int / cardinality(:'queues'::text[]) + 8) as share
       from worker
-     cross join unnest(:'queues'::text[], :'from_priorities'::smallint[], :'from_dues'::float8[]) as served (queue, priority, due)
+     cross join unnest(:'queues'::text[], :'from_priorities'::smallint[], :'from_dues'::float8[]) as s (queue, priority, due)
+     where not exists (select from pgrun.queues q
+                        where q.queue = s.queue and q.paused_at is not null and (q.resume_at is null or q.resume_at > now()))),
+found as materialized (
+    select s.queue, s.share, d.*
+      from served s
      cross join lateral (
         select j.run_id, j.priority, j.due_at
           from pgrun.jobs j
-         where j.queue = served.queue and j.status = 'pending' and j.held is null and j.due_at <= now()
-           and (j.priority, j.due_at) >= (served.priority, to_timestamp(served.due))
+         where j.queue = s.queue and j.status = 'pending' and j.held is null and j.due_at <= now()
+           and (j.priority, j.due_at) >= (s.priority, s.due_at)
            and (j.definition is not null or j.name = any (:'names'::text[])
                 or not exists (select from others o where j.queue = any (o.queues) and j.name = any (o.names)))
            and not (:'yields'::boolean
                     and exists (select from others o where o.mode = 'daemon' and j.queue = any (o.queues)
                                    and (j.definition is not null or j.name = any (o.names))))
          order by j.priority, j.due_at, j.run_id
-         limit :'slots'::int
-           for update of j skip locked) d
-     where not exists (select from pgrun.queues q
-                        where q.queue = served.queue and q.paused_at is not null and (q.resume_at is null or q.resume_at > now()))
-     order by d.priority, d.due_at, d.run_id
-     limit :'slots'::int),
+         limit s.share
+           for update of j skip locked) d),
+due as materialized (
+    select run_id from found order by priority, due_at, run_id limit :'slots'::int),
 claimed as (
     update pgrun.jobs j
        set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = :'worker_id'::uuid, started_at = now()
@@ -50,23 +55,27 @@ claimed as (
     returning j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
               j.priority, extract(epoch from j.due_at)::float8, j.input::text, j.definition::text, j.output_schema::text, j.metrics::text),
 levels (queue, priority) as (
-    select served.queue, (select j.priority from pgrun.jobs j
-                           where j.queue = served.queue and j.status = 'pending' and j.held is null
-                             and (j.priority, j.due_at) >= (served.priority, to_timestamp(served.due))
-                           order by j.priority, j.due_at limit 1)
-      from unnest(:'queues'::text[], :'from_priorities'::smallint[], :'from_dues'::float8[]) as served (queue, priority, due)
+    select s.queue, (select j.priority from pgrun.jobs j
+                      where j.queue = s.queue and j.status = 'pending' and j.held is null
+                        and (j.priority, j.due_at) >= (s.priority, s.due_at)
+                      order by j.priority, j.due_at limit 1)
+      from served s
     union all
     select l.queue, (select min(j.priority) from pgrun.jobs j
                       where j.queue = l.queue and j.priority > l.priority and j.status = 'pending' and j.held is null)
       from levels l where l.priority is not null),
-next as (
-    select extract(epoch from min(n.due_at) - now())::float8 as next_due
+next (due) as (
+    select extract(epoch from min(n.due_at) - now())::float8
       from levels l
      cross join lateral (
         select j.due_at from pgrun.jobs j
          where j.queue = l.queue and j.priority = l.priority and j.status = 'pending' and j.held is null
            and j.due_at > now() and j.due_at < now() + make_interval(secs => :'horizon'::float8)
-         order by j.due_at limit 1) n)
-select least(next.next_due, (select extract(epoch from max(o.awake_until) - now())::float8 + 0.05
-                               from others o where o.awake_until > now() and o.queues && :'queues'::text[])) as next_due, claimed.*
-  from next left join claimed on true;
+         order by j.due_at limit 1) n
+    union all
+    select 0 from found where share < :'slots'::int group by queue, share having count(*) = share
+    union all
+    select extract(epoch from max(o.awake_until) - now())::float8 + 0.05
+      from others o where o.awake_until > now() and o.queues && :'queues'::text[])
+select next.due as next_due, claimed.*
+  from (select min(due) from next) as next (due) left join claimed on true;

@@ -4,6 +4,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from threading import Barrier
 
+import anyio
 import psycopg
 import pytest
 from psycopg.rows import dict_row
@@ -11,8 +12,9 @@ from support.database import Conn
 from support.hands import hire, lose, submit
 from support.rows import row_of
 from support.tables import claim, one
+from support.until import until
 
-from pgrun import PostgresDb
+from pgrun import PostgresDb, Worker
 
 
 def put(conn: Conn, columns: str, values: str) -> None:
@@ -71,6 +73,45 @@ async def test_a_slot_that_one_queue_does_not_need_is_not_locked_away_from_other
     first, second = await hire(db, queues=["a", "b"]), await hire(db, queues=["b", "a"])
     assert len(await first.claim(4)) == 4
     assert len(await second.claim(4)) == 4
+
+
+async def test_of_many_queues_each_is_locked_for_its_share_only(db: PostgresDb, dsn: str, conn: Conn) -> None:
+    queues = [f"q{number}" for number in range(20)]
+    put(conn, "queue", ", ".join(f"('noop', '{n}', '{queue}')" for queue in queues for n in range(50)))
+    first, second = await hire(db, queues=queues), await hire(db, queues=queues)
+    with conn.transaction():
+        assert len(claim(conn, first.worker_id, slots=100, queues=queues)) == 100
+        free = "select count(*) from (select from pgrun.jobs where status = 'pending' for update skip locked) unlocked"
+        with psycopg.connect(dsn, row_factory=dict_row) as other:
+            assert one(other, free) == 1000 - 20 * 18  # twice a twentieth of 100, and eight
+    assert len(await second.claim(100)) == 100
+
+
+async def test_a_worker_with_many_queues_looks_again_at_once_where_one_has_given_its_share(
+    db: PostgresDb, conn: Conn
+) -> None:
+    queues = [f"q{number}" for number in range(20)]
+    put(conn, "queue", ", ".join(f"('noop', '{n}', 'q7')" for n in range(40)))
+    hand = await hire(db, queues=queues)
+    counts, pauses = list[int](), list[float | None]()
+    while not counts or counts[-1]:
+        claimed, pause = await hand.verbs.claim(hand.worker_id, queues, [], 100, yields=False, horizon=10)
+        counts.append(len(claimed))
+        pauses.append(pause)
+    assert counts == [18, 18, 4, 0]
+    assert pauses == [0, 0, None, None]
+
+
+async def test_a_worker_with_many_queues_drains_a_backlog_in_one_of_them(db: PostgresDb, conn: Conn) -> None:
+    @db.task
+    async def noop() -> None: ...
+
+    queues = [f"q{number}" for number in range(100)]
+    conn.execute("insert into pgrun.queues (queue) select 'q' || n from generate_series(0, 99) n")
+    async with Worker(db, queues=queues, concurrency=20):
+        await noop.options(queue="q42").asubmit_many([{}] * 500)
+        with anyio.fail_after(10):
+            await until(lambda: one(conn, "select count(*) from pgrun.jobs where status = 'completed'") == 500)
 
 
 async def test_a_claim_uses_an_attempt_and_raises_the_fence(db: PostgresDb, conn: Conn) -> None:

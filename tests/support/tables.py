@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pgrun.db.statements import statement
@@ -27,11 +28,11 @@ def perform(conn: Conn, name: str, /, **params: Any) -> list[Row]:
     return cursor.fetchall() if cursor.description else []
 
 
-def claim(conn: Conn, worker_id: str, *, slots: int = 1) -> list[Row]:
-    """Claims from the queue default."""
-    begin = {"from_priorities": [-32768], "from_dues": [float("-inf")]}
+def claim(conn: Conn, worker_id: str, *, slots: int = 1, queues: Sequence[str] = ("default",)) -> list[Row]:
+    """Claims from the first run of each queue on."""
+    begin = {"from_priorities": [-32768] * len(queues), "from_dues": [float("-inf")] * len(queues)}
     look = {"names": [], "slots": slots, "yields": False, "horizon": 0}
-    rows = perform(conn, "claim_runs", worker_id=worker_id, queues=["default"], **begin, **look)
+    rows = perform(conn, "claim_runs", worker_id=worker_id, queues=[*queues], **begin, **look)
     return [row for row in rows if row["run_id"]]
 
 
