@@ -1,5 +1,6 @@
 """`pgrun worker`: a worker that lives until it is told to go."""
 
+import gc
 import logging
 import os
 import signal
@@ -41,6 +42,7 @@ async def serve(
                 if leash:
                     leash.say_ready()
                 await preload()
+                gc.freeze()  # what is imported stays: no collection need look at it again, nor the one at the exit
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(orders.heed, signals)
                     await _drain(worker, orders)
