@@ -61,6 +61,8 @@ class Claimed(NamedTuple):
     definition: str | None
     output_schema: str | None
     metrics: str
+    metadata: str | None
+    """Of agents only."""
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
@@ -79,6 +81,7 @@ class Ending:
     output: Any = None
     content_type: str | None = None
     error: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,6 +370,8 @@ def _ending(ending: Ending) -> str:
         members.append(f'"error":{_json(ending.error)}')
     if ending.metrics is not None:
         members.append(f'"metrics":{_json(ending.metrics)}')
+    if ending.tools is not None:
+        members.append(f'"tools":{_json(ending.tools)}')
     return ",".join(members) + "}"
 
 

@@ -11,10 +11,13 @@ from pgrun import (
     ModelUnavailable,
     OutputInvalid,
     OutputTruncated,
+    RunContext,
     RunMetrics,
 )
 from pgrun.errors import AttemptError
 from pgrun.models.base import Message, Model, ModelRequest, ModelResponse, OutputFormat
+from pgrun.run._tool_calls import ToolCalls
+from pgrun.run._toolset import Toolset
 from pgrun.run.loop import MAX_REPAIRS, Turns
 from pgrun.run.output import OutputSchema
 
@@ -50,7 +53,8 @@ class ScriptedModel:
 
 
 def turns(model: ScriptedModel, output: Any = City) -> Turns:
-    return Turns(model, QUESTION, None if output is None else OutputSchema.of(output))
+    calls = ToolCalls(Toolset(), RunContext(run_id="run-1", session_id=None, agent_name="Cities", attempt=1))
+    return Turns(model, QUESTION, None if output is None else OutputSchema.of(output), calls=calls)
 
 
 def times(count: int) -> RunMetrics:
