@@ -60,9 +60,12 @@ def _parts(response: "Response") -> tuple[str, str]:
 
 
 def _calls(response: "Response") -> tuple[ToolCall, ...]:
-    return tuple(
-        ToolCall(item.call_id, item.name, item.arguments) for item in response.output if item.type == "function_call"
-    )
+    """The calls it asks for; `TypeError` for one that cannot be answered."""
+    calls = [item for item in response.output if item.type == "function_call"]
+    for item in calls:
+        if not isinstance(item.call_id, str) or not isinstance(item.name, str):
+            raise TypeError("a call without its id or name")
+    return tuple(ToolCall(item.call_id, item.name, item.arguments or "") for item in calls)
 
 
 def _items(response: "Response") -> tuple[dict[str, Any], ...]:
