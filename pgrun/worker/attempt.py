@@ -121,6 +121,11 @@ class _UnknownHere(AttemptError):
 
 
 def _unknown(claimed: Claimed) -> _UnknownHere:
+    if claimed.kind == "agent":
+        return _UnknownHere(
+            f'no worker here knows the agent "{claimed.name}" with its tools: start one that imports it '
+            "(pgrun worker --import your.module)"
+        )
     return _UnknownHere(
         f'no worker here knows the agent or task "{claimed.name}": start one that imports it '
         "(pgrun worker --import your.module), or use the agent once from Python, which stores its definition"
