@@ -8,6 +8,8 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from hashlib import sha256
+from itertools import count
 from typing import Any
 
 import anyio
@@ -16,7 +18,7 @@ from pydantic_core import from_json, to_json
 
 from pgrun.errors import ToolFailed
 from pgrun.models.base import Message, ToolCall
-from pgrun.run._storable import find_unstorable, path_text, storable_text
+from pgrun.run._storable import canonical_json, find_unstorable, path_text, storable_text
 from pgrun.run._toolset import Toolset
 from pgrun.run.base import ToolExecution
 from pgrun.run.context import RunContext
@@ -42,6 +44,7 @@ class ToolCalls:
         self.toolset = toolset
         self.executions: list[ToolExecution] = []
         self._context = context
+        self._keys: list[str] = []
         self._failure: ToolFailed | None = None
 
     @property
@@ -52,12 +55,11 @@ class ToolCalls:
             return "none"
         return None if made and self.toolset.choice != "none" else self.toolset.choice
 
-    async def answer(self, calls: Sequence[ToolCall], *, turn: int) -> tuple[Message, ...]:
+    async def answer(self, calls: Sequence[ToolCall]) -> tuple[Message, ...]:
         """Executes the calls of one turn and returns their results, in the order of the calls.
 
         Args:
             calls: As the model wrote them, without what Postgres cannot store.
-            turn: Counted from 1; with the place of the call it makes the idempotency key.
 
         Raises:
             ToolFailed: A tool says that the run cannot go on; the other calls are cancelled.
@@ -68,10 +70,11 @@ class ToolCalls:
         async with anyio.create_task_group() as group:
             for place, call in enumerate(calls):
                 execution = self.executions[first + place]
+                self._keys.append(self._key(execution))
                 if self._is_over_limit(first + place):
                     execution.error = _LIMIT_REACHED.format(call.name)
                     continue
-                context = replace(self._context, idempotency_key=f"{self._context.run_id}/{turn}.{place + 1}")
+                context = replace(self._context, idempotency_key=self._keys[-1])
                 group.start_soon(self._execute, execution, call, context, slots, group.cancel_scope)
         if self._failure is not None:
             raise self._failure
@@ -79,6 +82,18 @@ class ToolCalls:
 
     def _is_over_limit(self, place: int) -> bool:
         return self.toolset.call_limit is not None and place >= self.toolset.call_limit
+
+    def _key(self, execution: ToolExecution) -> str:
+        """What is called, and a number: another attempt may do the same in another order.
+
+        The place alone would do only if the model always asked for the same: a service that knows the key already would take
+        a call with other arguments for the first one. A call that failed may have come through all the same, so
+        when it is made again it has the key that it had.
+        """
+        digest = sha256(canonical_json(execution.arguments).encode()).hexdigest()[:16]
+        this = f"{self._context.run_id}/{execution.name}/{digest}"
+        taken = {key for key, each in zip(self._keys, self.executions, strict=False) if each.error is None}
+        return next(key for number in count(1) if (key := f"{this}/{number}") not in taken)
 
     async def _execute(
         self,

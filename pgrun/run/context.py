@@ -17,8 +17,9 @@ class RunContext:
         agent_name: The agent that it executes.
         attempt: Counted from 1.
         metadata: As it was submitted with: the place for what the tools have to know and the model must not choose.
-        idempotency_key: Of this call, the same in every attempt of the run: for services that execute a request with a known
-            key only once.
+        idempotency_key: Of this call, for services that execute a request with a known key only once: the same in every
+            attempt of the run for the n-th call of this tool with these arguments, and when a call that failed is made again. At
+            most 180 characters.
     """
 
     run_id: str

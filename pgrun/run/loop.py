@@ -85,7 +85,7 @@ class Turns:
     async def _call(self, response: ModelResponse) -> None:
         """Adds the calls and their results to the conversation: both or neither, for one without the other cannot be sent."""
         asked = _asked(response)
-        results = await self.calls.answer(asked.calls, turn=self.taken)
+        results = await self.calls.answer(asked.calls)
         self.messages = (*self.messages, asked, *results)
 
     def _show(self, response: ModelResponse, complaint: str) -> None:

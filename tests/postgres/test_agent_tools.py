@@ -77,7 +77,7 @@ async def test_a_tool_knows_the_run_that_calls_it(db: PostgresDb) -> None:
             agent_name="Weather",
             attempt=1,
             metadata={"customer": 7},
-            idempotency_key=f"{run.run_id}/1.1",
+            idempotency_key=contexts[0].idempotency_key,
         )
     ]
 

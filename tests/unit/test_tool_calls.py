@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from contextvars import ContextVar
+from dataclasses import replace
 from datetime import date
 from typing import Any
 
@@ -30,7 +31,7 @@ async def answer(function: Any, *arguments: str, limit: int | None = None) -> li
     calls = ToolCalls(toolset_of([function], call_limit=limit, choice=None, max_turns=30), CONTEXT)
     name = function.name if isinstance(function, Tool) else function.__name__
     asked = [ToolCall(f"call_{number}", name, text) for number, text in enumerate(arguments)]
-    messages = await calls.answer(asked, turn=1)
+    messages = await calls.answer(asked)
     assert [(each.role, each.call_id) for each in messages] == [("tool", call.call_id) for call in asked]
     assert [each.content for each in messages] == [each.error or each.result for each in calls.executions]
     return calls.executions
@@ -130,18 +131,54 @@ async def test_what_a_call_sets_in_its_context_no_other_sees() -> None:
     assert seen.get() == "nothing"
 
 
-async def test_a_tool_is_told_of_the_run_and_gets_a_key_for_each_call() -> None:
+async def keys_of(*turns: list[str]) -> dict[str, list[str]]:
+    """The keys of the calls of one attempt, by their arguments, which make a call unique with the number of its like."""
+    keys: dict[str, list[str]] = {}
+
+    async def refund(order: int, run: RunContext) -> None:
+        keys.setdefault(str(order), []).append(run.idempotency_key)
+
+    calls = ToolCalls(toolset_of([refund], call_limit=None, choice=None, max_turns=30), CONTEXT)
+    for turn in turns:
+        await calls.answer([ToolCall("c", "refund", f'{{"order": {order}}}') for order in turn])
+    return keys
+
+
+async def test_a_tool_is_told_of_the_run_that_calls_it() -> None:
     contexts: list[RunContext] = []
 
-    def remember(number: int, run: RunContext) -> None:
+    def remember(run: RunContext) -> None:
         contexts.append(run)
 
-    calls = ToolCalls(toolset_of([remember], call_limit=None, choice=None, max_turns=30), CONTEXT)
-    for turn in (1, 3):
-        await calls.answer([ToolCall("c", "remember", f'{{"number": {number}}}') for number in range(2)], turn=turn)
-    assert {each.metadata["user"] for each in contexts} == {7}
-    assert {(each.run_id, each.attempt) for each in contexts} == {("run-1", 2)}
-    assert sorted(each.idempotency_key for each in contexts) == ["run-1/1.1", "run-1/1.2", "run-1/3.1", "run-1/3.2"]
+    await answer(remember, "{}")
+    assert contexts == [replace(CONTEXT, idempotency_key=contexts[0].idempotency_key)]
+    assert contexts[0].idempotency_key.startswith("run-1/remember/")
+
+
+async def test_each_call_has_a_key_of_its_own_also_if_it_is_made_again_on_purpose() -> None:
+    keys = await keys_of(["7", "8", "7"], ["7"])
+    assert len({key for each in keys.values() for key in each}) == 4
+
+
+async def test_another_attempt_that_asks_for_the_same_in_another_order_has_the_same_keys() -> None:
+    assert await keys_of(["7", "8", "7"]) == await keys_of(["8"], ["7"], [" 7"])
+
+
+async def test_a_call_that_failed_has_the_same_key_when_it_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
+    keys: list[str] = []
+
+    async def refund(run: RunContext) -> None:
+        keys.append(run.idempotency_key)
+        if len(keys) == 1:
+            raise ConnectionError("lost, nobody knows when")
+
+    calls = ToolCalls(toolset_of([refund], call_limit=None, choice=None, max_turns=30), CONTEXT)
+    call = ToolCall("c", "refund", "{}")
+    for turn in ([call, call], [call], [call]):
+        await calls.answer(turn)
+    failed, beside, again, another = keys
+    assert failed == again
+    assert len({failed, beside, another}) == 3
 
 
 @pytest.mark.parametrize(
@@ -187,7 +224,7 @@ async def test_a_name_that_no_tool_has_is_shown_to_the_model() -> None:
     def map(city: str) -> None: ...
 
     calls = ToolCalls(toolset_of([weather, map], call_limit=None, choice=None, max_turns=30), CONTEXT)
-    (message,) = await calls.answer([ToolCall("c", "forecast", "{}")], turn=1)
+    (message,) = await calls.answer([ToolCall("c", "forecast", "{}")])
     assert message == Message("tool", "There is no tool forecast; there are: weather, map", call_id="c")
 
 
@@ -265,7 +302,7 @@ async def test_a_tool_can_end_the_run_and_the_other_calls_are_cancelled(caplog: 
 
     calls = ToolCalls(toolset_of([pay], call_limit=None, choice=None, max_turns=30), CONTEXT)
     with pytest.raises(ToolFailed, match="the card is blocked") as caught:
-        await calls.answer([ToolCall("c", "pay", f'{{"amount": {amount}}}') for amount in (1, 2)], turn=1)
+        await calls.answer([ToolCall("c", "pay", f'{{"amount": {amount}}}') for amount in (1, 2)])
     assert caught.value.details == {"card": "1234"}
     assert [each.error for each in calls.executions] == [None, "ToolFailed: the card is blocked"]
     assert caplog.records == []
@@ -298,7 +335,7 @@ async def test_cancelling_the_run_cancels_what_is_under_way_and_shows_it() -> No
 
     calls = ToolCalls(toolset_of([wait], call_limit=None, choice=None, max_turns=30), CONTEXT)
     async with anyio.create_task_group() as group:
-        group.start_soon(lambda: calls.answer([ToolCall("c", "wait", "{}")], turn=1))
+        group.start_soon(lambda: calls.answer([ToolCall("c", "wait", "{}")]))
         await started.wait()
         group.cancel_scope.cancel()
     assert said == ["cancelled"]
