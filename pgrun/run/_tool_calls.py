@@ -37,13 +37,14 @@ class ToolCalls:
     """The calls of one attempt.
 
     Attributes:
+        context: Of the run, without the key of a call.
         executions: All of them until now, also those that are under way.
     """
 
     def __init__(self, toolset: Toolset, context: RunContext) -> None:
         self.toolset = toolset
         self.executions: list[ToolExecution] = []
-        self._context = context
+        self.context = context
         self._keys: list[str] = []
         self._failure: ToolFailed | None = None
 
@@ -74,7 +75,7 @@ class ToolCalls:
                 if self._is_over_limit(first + place):
                     execution.error = _LIMIT_REACHED.format(call.name)
                     continue
-                context = replace(self._context, idempotency_key=self._keys[-1])
+                context = replace(self.context, idempotency_key=self._keys[-1])
                 group.start_soon(self._execute, execution, call, context, slots, group.cancel_scope)
         if self._failure is not None:
             raise self._failure
@@ -91,7 +92,7 @@ class ToolCalls:
         when it is made again it has the key that it had.
         """
         digest = sha256(canonical_json(execution.arguments).encode()).hexdigest()[:16]
-        this = f"{self._context.run_id}/{execution.name}/{digest}"
+        this = f"{self.context.run_id}/{execution.name}/{digest}"
         taken = {key for key, each in zip(self._keys, self.executions, strict=False) if each.error is None}
         return next(key for number in count(1) if (key := f"{this}/{number}") not in taken)
 

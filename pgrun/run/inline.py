@@ -1,5 +1,6 @@
 """A foreground run without a database: the same turns and the same retries, in the caller's own task, leaving no trace."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,6 +58,7 @@ async def execute_here(
 
 async def _with_retries(run: RunOutput[Any], turns: Turns, policy: RetryPolicy, max_attempts: int) -> Any:
     for run.attempt in range(1, max_attempts + 1):
+        turns.calls.context = replace(turns.calls.context, attempt=run.attempt)
         try:
             return await turns.take()
         except ModelUnavailable as error:

@@ -141,6 +141,8 @@ def as_tool(item: object) -> Tool[..., Any]:
 def _checked_name(function: object, name: str | None) -> str:
     if not callable(function) or isinstance(function, type):
         raise UsageError(f"@tool goes before a function, not {function!r:.100}")
+    if isinstance(function, partial):  # the model would see what was bound by name, and could give something else
+        raise UsageError(f"@tool: {function!r:.100} is no function; write one that calls it")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(f"@tool: {function!r:.100} yields; a tool returns its result")
     found = getattr(function, "__name__", None) if name is None else name

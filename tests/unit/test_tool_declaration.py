@@ -235,7 +235,7 @@ def yields(city: str):  # type: ignore[no-untyped-def]
         (holds, r'tool "holds": an annotation cannot be resolved: name .threading. is not defined'),
         (yields, r"yields; a tool returns its result"),
         (lambda city: city, r"tool name '<lambda>': letters, digits, _ and -"),
-        (partial(weather, "Rome"), r"tool name None"),
+        (partial(weather, city="Rome"), r"@tool: functools.partial.* is no function; write one that calls it"),
         (Place, r"@tool goes before a function, not <class"),
         (5, r"@tool goes before a function, not 5"),
     ],
