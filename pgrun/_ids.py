@@ -6,12 +6,22 @@ from uuid import UUID
 
 from pgrun.errors import UsageError
 
+_VARIANT = {digit: "89ab"[int(digit, 16) & 0x3] for digit in "0123456789abcdef"}  # of RFC 9562
+
 
 def new_run_id() -> str:
     """A new UUIDv7 in its text form: 48 bits of milliseconds, 74 random bits. Python has `uuid.uuid7` since 3.14."""
-    milliseconds, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
-    variant = "89ab"[int(random[3], 16) & 0x3]  # of RFC 9562; the 7 is the version
-    return f"{milliseconds[:8]}-{milliseconds[8:]}-7{random[:3]}-{variant}{random[4:7]}-{random[7:19]}"
+    return new_run_ids(1)[0]
+
+
+def new_run_ids(count: int) -> list[str]:
+    """So many of one moment, in their order."""
+    milliseconds, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10 * count).hex()
+    head = f"{milliseconds[:8]}-{milliseconds[8:]}-7"  # the version
+    return sorted(
+        f"{head}{random[at : at + 3]}-{_VARIANT[random[at + 3]]}{random[at + 4 : at + 7]}-{random[at + 7 : at + 19]}"
+        for at in range(0, 20 * count, 20)
+    )
 
 
 def check_run_id(run_id: object) -> str:

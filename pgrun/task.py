@@ -10,7 +10,7 @@ import anyio
 import anyio.to_thread
 
 from pgrun._context import in_own_context
-from pgrun._ids import new_run_id
+from pgrun._ids import new_run_id, new_run_ids
 from pgrun._sync import run_sync
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.verbs import NewRun
@@ -18,7 +18,7 @@ from pgrun.errors import UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._arguments import Arguments, Result
 from pgrun.run.base import Run, RunOutput, output_from_row
-from pgrun.run.options import Choices, RunOptions, check_name, choose
+from pgrun.run.options import RunOptions, check_name, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,6 +59,7 @@ class Task(Generic[P, R]):
         self.result = Result(self.name, function)
         self._db = db
         self._options: RunOptions = {}
+        self._like = self._choose({})
         self._is_async = inspect.iscoroutinefunction(function)
         update_wrapper(self, function, updated=())  # attributes of the function are not those of the task
         _register(self)
@@ -76,10 +77,10 @@ class Task(Generic[P, R]):
         Raises:
             UsageError: An option does not exist or cannot be.
         """
-        self._choose(options)
         other = object.__new__(type(self))
         other.__dict__.update(self.__dict__)
         other._options = {**self._options, **options}
+        other._like = self._choose(other._options)
         return other
 
     async def asubmit(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
@@ -89,11 +90,14 @@ class Task(Generic[P, R]):
             UsageError: The arguments do not fit the function, or cannot be stored; nothing was submitted.
             DatabaseError: The run could not be stored.
         """
-        choices = self._choose(self._options)
-        data = self.arguments.dump(args, kwargs)
-        began = time.monotonic()
-        is_new = await self._db.submit(NewRun(**vars(choices), kind="task", name=self.name, input=data))
-        return Run(choices.run_id, _Handle(self._db, self, since=began if is_new else 0.0))
+        like, data = self._like, self.arguments.dump(args, kwargs)
+        run_id, began = like.run_id or new_run_id(), time.monotonic()
+        if like.run_id or like.session_id:
+            is_new = await self._db.submit(like._replace(run_id=run_id, input=data)) is not None
+        else:
+            is_new = True
+            await self._db.submit_call(like, run_id, data)
+        return Run(run_id, _Handle(self._db, self, since=began if is_new else 0.0))
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """The same as `asubmit`, for code without an event loop."""
@@ -109,15 +113,14 @@ class Task(Generic[P, R]):
             UsageError: One of them does not fit the function; the message has its number, nothing was submitted.
             DatabaseError: They could not be stored.
         """
-        if "run_id" in self._options:
+        if self._like.run_id:
             raise UsageError("run_id= is for one run; many runs get ids of their own")
-        choices = self._choose(self._options)
-        inputs = [self._dump_numbered(number, call) for number, call in enumerate(calls)]
-        run_ids = sorted(new_run_id() for _ in inputs)  # they are due at one moment, and the ids decide who comes first
+        calls = [*calls]
+        data = self.arguments.dump_many(calls)
+        run_ids = new_run_ids(len(calls))  # they are due at one moment, and the ids decide who comes first
         handle = _Handle(self._db, self, since=time.monotonic())
-        if inputs:
-            run = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
-            await self._db.submit_many(run, run_ids, inputs)
+        if calls:
+            await self._db.submit_calls(self._like, run_ids, data)
         return [Run(run_id, handle) for run_id in run_ids]
 
     def submit_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Run[R]]:
@@ -143,14 +146,11 @@ class Task(Generic[P, R]):
         value = await anyio.to_thread.run_sync(partial(self.function, **kwargs), limiter=anyio.CapacityLimiter(1))
         return await value if isinstance(value, Awaitable) else value
 
-    def _choose(self, options: RunOptions) -> Choices:
-        return choose(options, queue=self.queue, max_attempts=self.retry.max_attempts, session_id=None)
-
-    def _dump_numbered(self, number: int, call: Mapping[str, Any]) -> bytes:
-        try:
-            return self.arguments.dump((), call)
-        except UsageError as error:
-            raise UsageError(f"number {number}: {error}") from None
+    def _choose(self, options: RunOptions) -> NewRun:
+        """What the runs have in common; the run_id is empty unless it was chosen."""
+        choices = choose(options, queue=self.queue, max_attempts=self.retry.max_attempts, session_id=None)
+        like = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
+        return like if options.get("run_id") else like._replace(run_id="")
 
 
 class _Handle:

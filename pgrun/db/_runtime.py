@@ -123,7 +123,7 @@ class Runtime:
         await anyio.lowlevel.checkpoint_if_cancelled()  # or a loop of shielded statements could never be cancelled
         while True:
             try:
-                rows = await to_its_end(self._execute(sql, params, rows_are))
+                rows = await to_its_end(self._execute(sql, params, rows_are), within=self._settings.statement_timeout)
                 self._answered = True
                 return rows
             except (psycopg.Error, OSError) as error:
@@ -143,25 +143,24 @@ class Runtime:
     async def fetch_directly(self, name: str, params: Params, *, within: float) -> list[Row]:
         """Like `fetch`, on a connection of its own and repeated once: for goodbyes, when the pool may be half dead."""
         try:
-            return await to_its_end(self._execute_directly(statement(name, self._schema), params, within))
+            return await to_its_end(self._execute_directly(statement(name, self._schema), params), within=within)
         except (psycopg.Error, OSError) as error:
             raise translated(error, self.address.shown) from error
 
     async def _execute(self, sql: str, params: Params, rows_are: AsyncRowFactory[R]) -> list[R]:
-        with anyio.fail_after(self._settings.statement_timeout):
-            conn = self._at_hand.pop() if self._at_hand else await self._borrow()
-            try:
-                cursor = conn.cursor(row_factory=rows_are)
-                await cursor.execute(sql, params)
-                rows = await cursor.fetchall() if cursor.description else []
-            except BaseException:
-                await self._give_back(conn)
-                raise
-            if self._borrowing:
-                await self._give_back(conn)
-            else:
-                self._at_hand.append(conn)
-            return rows
+        conn = self._at_hand.pop() if self._at_hand else await self._borrow()
+        try:
+            cursor = conn.cursor(row_factory=rows_are)
+            await cursor.execute(sql, params)
+            rows = await cursor.fetchall() if cursor.description else []
+        except BaseException:
+            await self._give_back(conn)
+            raise
+        if self._borrowing:
+            await self._give_back(conn)
+        else:
+            self._at_hand.append(conn)
+        return rows
 
     async def _borrow(self) -> Connection:
         assert self._pool is not None, "the runtime is not open"
@@ -177,15 +176,14 @@ class Runtime:
         with anyio.CancelScope(shield=True):
             await self._pool.putconn(conn)
 
-    async def _execute_directly(self, sql: str, params: Params, within: float) -> list[Row]:
-        with anyio.fail_after(within):
-            for is_last in (False, True):
-                try:
-                    async with connection(self.address) as conn:
-                        return await (await conn.execute(sql, params, prepare=False)).fetchall()
-                except psycopg.Error as error:
-                    if is_last or not is_passing(error):
-                        raise
+    async def _execute_directly(self, sql: str, params: Params) -> list[Row]:
+        for is_last in (False, True):
+            try:
+                async with connection(self.address) as conn:
+                    return await (await conn.execute(sql, params, prepare=False)).fetchall()
+            except psycopg.Error as error:
+                if is_last or not is_passing(error):
+                    raise
         raise AssertionError("unreachable: the last round returns or raises")
 
     async def with_connection(self, work: Callable[[Connection], Awaitable[T]], *, deadline: float | None) -> T:

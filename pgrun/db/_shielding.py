@@ -9,18 +9,29 @@ import anyio
 
 T = TypeVar("T")
 
+_GRACE = (
+    1.0  # seconds in which the server may answer that it has cancelled a statement; then its connection is given up
+)
 
-async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+
+async def to_its_end(work: Coroutine[Any, Any, T], *, within: float | None = None) -> T:
     """Awaits `work` in a task of its own; a cancellation of the caller is raised when `work` has ended.
 
     Torn away in the middle, a statement would perhaps be committed and perhaps not, and a connection on its way back into
     the pool would be lost to it for ever. Only the end of ``asyncio.run``, which cancels every task, still does that.
+
+    Raises:
+        TimeoutError: It has not ended `within` so many seconds, if that was asked for, and was cancelled.
     """
-    task = asyncio.ensure_future(work)
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    deadline = None if within is None else loop.call_later(within, _cancel, loop, task)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError as cancelled:
         if task.cancelled():
+            if deadline is not None and loop.time() >= deadline.when():
+                raise TimeoutError(f"no answer within {within:g} s") from None
             raise
         await _ended(task)
         if not task.cancelled():
@@ -29,6 +40,14 @@ async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
             raise
         finally:
             del cancelled  # or this frame and the traceback keep each other, and all that hangs on them, alive
+    finally:
+        if deadline is not None:
+            deadline.cancel()
+
+
+def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    loop.call_later(_GRACE, task.cancel)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

@@ -12,6 +12,7 @@ import psycopg
 from pgrun.db._address import Address
 from pgrun.db._background import background
 from pgrun.db._connection import Connection, connection
+from pgrun.db._shielding import to_its_end
 from pgrun.db.statements import statement
 
 _log = logging.getLogger("pgrun.worker")
@@ -61,9 +62,8 @@ class Lifeline:
             await anyio.sleep(_RETRY)
 
     async def _beat(self, conn: Connection) -> bool:
-        with anyio.fail_after(self._interval, shield=True):
-            cursor = await conn.execute(self._sql, self._pulse.params())
-            row = await cursor.fetchone()
+        cursor = await to_its_end(conn.execute(self._sql, self._pulse.params()), within=self._interval)
+        row = await cursor.fetchone()
         self._last = time.monotonic()
         if row is None:
             self._pulse.on_dead()

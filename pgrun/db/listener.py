@@ -20,6 +20,7 @@ from pgrun import events
 from pgrun.db._address import Address
 from pgrun.db._background import background
 from pgrun.db._connection import Connection, connection
+from pgrun.db._shielding import to_its_end
 
 _log = logging.getLogger("pgrun.db")
 
@@ -131,11 +132,7 @@ class _Listener:
         The proof is sent on another connection, because a pooler may hand back what a connection sends to itself.
         """
         token = str(uuid4())
-        with anyio.fail_after(_PING_DEADLINE * 2, shield=True):  # a statement that is cancelled breaks its connection
-            for channel in (self._probe_channel, *self._handlers):
-                await conn.execute(f'listen "{channel}"')
-            async with connection(self._notify) as other:
-                await other.execute("select pg_notify(%s, %s)", [self._probe_channel, token])
+        await to_its_end(self._subscribe(conn, token), within=_PING_DEADLINE * 2)
         heard = False
         hearing = conn.notifies(timeout=_PROOF_DEADLINE)
         async for notification in hearing:
@@ -146,13 +143,19 @@ class _Listener:
         await hearing.aclose()
         return heard
 
+    async def _subscribe(self, conn: Connection, token: str) -> None:
+        for channel in (self._probe_channel, *self._handlers):
+            await conn.execute(f'listen "{channel}"')
+        async with connection(self._notify) as other:
+            await other.execute("select pg_notify(%s, %s)", [self._probe_channel, token])
+
     async def _hear(self, conn: Connection) -> NoReturn:
         """Hands on what arrives until the connection breaks, which raises."""
         while True:
             async for notification in conn.notifies(timeout=_PING_INTERVAL):
                 self._dispatch(notification)
-            with anyio.fail_after(_PING_DEADLINE, shield=True):
-                await conn.execute("")  # an empty query: the server answers, and does nothing
+            # An empty query: the server answers, and does nothing.
+            await to_its_end(conn.execute(""), within=_PING_DEADLINE)
 
     def _dispatch(self, notification: psycopg.Notify) -> None:
         if handler := self._handlers.get(notification.channel):

@@ -8,7 +8,6 @@ import re
 import weakref
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -29,6 +28,7 @@ from pgrun.db.embedded import embedded_url
 from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.pruning import Prunable, prune
 from pgrun.db.statements import check_schema
+from pgrun.db.submitter import Submitter
 from pgrun.db.verbs import NewRun, Verbs
 from pgrun.db.waiting import Waiting, not_found
 from pgrun.errors import UsageError, WaitTimeout
@@ -45,17 +45,21 @@ R = TypeVar("R")
 WorkerMode = Literal["auto", "embedded", "external"]
 
 
-@dataclass
 class Connected:
-    """A `PostgresDb` in use by one event loop."""
+    """A `PostgresDb` in use by one event loop.
 
-    runtime: Runtime
-    verbs: Verbs
-    waiting: Waiting
-    hosted: set[str] = field(default_factory=set)
-    """Queues that this process serves itself."""
-    waits: bool = False
-    """Whether the service for waiters runs; it starts with the first of them."""
+    Attributes:
+        hosted: Queues that this process serves itself.
+        waits: Whether the service for waiters runs; it starts with the first of them.
+    """
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        self.runtime = runtime
+        self.verbs = Verbs(runtime)
+        self.submitter = Submitter(self.verbs)
+        self.waiting = Waiting(runtime, settings)
+        self.hosted = set[str]()
+        self.waits = False
 
 
 class PostgresDb:
@@ -196,16 +200,22 @@ class PostgresDb:
         Raises:
             UsageError: The queue does not exist.
         """
-        connected = await self.connected()
-        known, created_at = await connected.verbs.submit(run)
-        self._take_in(connected, run.queue, known=known)
+        connected = await self._takes(run.queue)
+        created_at = await connected.verbs.submit(run)
+        self._take_in(connected, run.queue)
         return created_at
 
-    async def submit_many(self, run: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> None:
-        """The same for many runs that differ in their id and their input (JSON) only: all of them, or none."""
-        connected = await self.connected()
-        known = await connected.verbs.submit_many(run, run_ids, inputs)
-        self._take_in(connected, run.queue, known=known)
+    async def submit_call(self, like: NewRun, run_id: str, data: bytes) -> None:
+        """The same for a call of a task, with a new id and its input (JSON); calls that come at the same time go together."""
+        connected = await self._takes(like.queue)
+        await connected.submitter.submit(like, run_id, data)
+        self._take_in(connected, like.queue)
+
+    async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: bytes) -> None:
+        """The same for many calls of a task, with a JSON array of their inputs: all of them, or none."""
+        connected = await self._takes(like.queue)
+        await connected.verbs.submit_calls(like, run_ids, inputs)
+        self._take_in(connected, like.queue)
 
     async def wait_for(self, run_id: str, timeout: float | None, *, since: float = 0.0) -> Row:
         """The row of a run once it has ended; it had not yet at `since`, on the clock of `time.monotonic`.
@@ -297,7 +307,7 @@ class PostgresDb:
     def _connect_lazily(self, loop: Any, address: Address) -> Connected:
         revive = self._server.acquire if self._server else None
         runtime = Runtime(address, self.schema, self.settings, revive=revive)
-        self._loops[loop] = connected = Connected(runtime, Verbs(runtime), Waiting(runtime, self.settings))
+        self._loops[loop] = connected = Connected(runtime, self.settings)
         return connected
 
     def _start_waiting(self, connected: Connected) -> None:
@@ -313,13 +323,18 @@ class PostgresDb:
 
         connected.runtime.start_service(serve_waiters, "pgrun waiters")
 
-    def _take_in(self, connected: Connected, queue: str, *, known: bool) -> None:
-        """After a submit to `queue`: was it possible, and is it this process that has to execute it?"""
-        if not known:
+    async def _takes(self, queue: str) -> Connected:
+        """Where to submit to that queue."""
+        connected = await self.connected()
+        if not await connected.verbs.knows(queue):
             raise UsageError(
                 f'unknown queue "{queue}": start a worker that serves it (pgrun worker --queues {queue}), '
                 f"or declare it: insert into {self.schema}.queues (queue) values ('{queue}')"
             )
+        return connected
+
+    def _take_in(self, connected: Connected, queue: str) -> None:
+        """After a submit to `queue`: is it this process that has to execute it?"""
         if self.worker != "external" and queue not in connected.hosted:
             self._host(connected, queue)
 

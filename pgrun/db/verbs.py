@@ -4,7 +4,7 @@ Workers and agents speak to the queue through this class only. Rows are dicts wi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -21,8 +21,7 @@ Position = tuple[int, float]
 FIRST: Position = (-32768, float("-inf"))
 
 
-@dataclass(frozen=True, kw_only=True)
-class NewRun:
+class NewRun(NamedTuple):
     """A run to be submitted; the fields are columns of `jobs`, `delay` is in seconds. Bytes as `input` are JSON already."""
 
     run_id: str
@@ -39,7 +38,7 @@ class NewRun:
     definition: dict[str, Any] | None = None
     output_schema: dict[str, Any] | None = None
     content_type: str | None = None
-    metadata: dict[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = MappingProxyType({})
 
 
 class Claimed(NamedTuple):
@@ -102,19 +101,30 @@ class Verbs:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._queues = set[str]()
 
-    async def submit(self, run: NewRun) -> tuple[bool, datetime | None]:
-        """Inserts a run; returns whether the queue exists, and when it was created, None if it was there before."""
-        if rows := await self._runtime.fetch_tuples("submit_run", _columns(run)):
-            return True, rows[0][0]
-        ((known,),) = await self._runtime.fetch_tuples("find_queue", {"queue": run.queue})
-        return known, None
+    async def knows(self, queue: str) -> bool:
+        """Whether the queue exists; one that was found is not asked for again."""
+        if queue not in self._queues:
+            ((found,),) = await self._runtime.fetch_tuples("find_queue", {"queue": queue})
+            if not found:
+                return False
+            self._queues.add(queue)
+        return True
 
-    async def submit_many(self, run: NewRun, run_ids: Sequence[str], inputs: Sequence[bytes]) -> bool:
-        """Inserts runs like this one with other ids and inputs; returns whether the queue exists, if not there are none."""
-        params = _columns(run) | {"run_ids": [*run_ids], "inputs": [data.decode() for data in inputs]}
-        ((queue_known,),) = await self._runtime.fetch_tuples("submit_runs", params)
-        return bool(queue_known)
+    async def submit(self, run: NewRun) -> datetime | None:
+        """Inserts a run; returns when it was created, None if one with its id was there before."""
+        rows = await self._runtime.fetch_tuples("submit_run", _columns(run))
+        return rows[0][0] if rows else None
+
+    async def submit_call(self, like: NewRun, run_id: str, data: bytes) -> None:
+        """Inserts a run like this one, which is of a task and without a session, with an id and an input (JSON) of its own."""
+        await self._runtime.fetch_tuples("submit_call", {**_call(like), "run_id": run_id, "input": data.decode()})
+
+    async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: bytes) -> None:
+        """Inserts many runs like this one, which is of a task, with ids of their own and the members of a JSON array as input."""
+        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": inputs.decode()}
+        await self._runtime.fetch_tuples("submit_calls", {**_call(like), **params, "session_id": like.session_id})
 
     async def submit_by_name(self, values: Mapping[str, Any]) -> str:
         """Submits like a person in psql: the declared agent of that name gives the rest; returns the run_id.
@@ -338,24 +348,29 @@ class Verbs:
         return await self._runtime.fetch("get_worker_status")
 
 
-_PLAIN = (
-    *("run_id", "kind", "name", "queue", "session_id", "session_table", "parent_run_id"),
-    *("priority", "delay", "max_attempts", "content_type"),
-)
-
-
 def _place(run: Claimed) -> tuple[int, float, str]:
     return run.priority, run.due_at, run.run_id
 
 
 def _columns(run: NewRun) -> dict[str, Any]:
     """The parameters of `submit_run.sql`."""
+    columns = run._asdict()
+    columns["input"] = _json(run.input)
+    columns["definition"] = _json_or_none(run.definition)
+    columns["output_schema"] = _json_or_none(run.output_schema)
+    columns["metadata"] = _json(run.metadata) if run.metadata else "{}"
+    return columns
+
+
+def _call(like: NewRun) -> dict[str, Any]:
+    """The parameters of `submit_call.sql` that are not the call's own."""
     return {
-        **{name: getattr(run, name) for name in _PLAIN},
-        "input": _json(run.input),
-        "definition": _json_or_none(run.definition),
-        "output_schema": _json_or_none(run.output_schema),
-        "metadata": _json(run.metadata),
+        "name": like.name,
+        "queue": like.queue,
+        "priority": like.priority,
+        "delay": like.delay,
+        "max_attempts": like.max_attempts,
+        "metadata": _json(like.metadata) if like.metadata else "{}",
     }
 
 

@@ -1,7 +1,7 @@
 """The arguments and the result of a task: by the annotations of its function to JSON and back, each checked once."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -25,7 +25,9 @@ class Arguments:
         for each in parameters:
             adapter_of(each.annotation, f'task "{name}": parameter {each.name}')
         self._order = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
-        self._form = _Form(object_of(parameters))
+        arguments = object_of(parameters)
+        self._form = _Form(TypeAdapter(arguments))
+        self._many = _Form(TypeAdapter(list[arguments]))  # type: ignore[valid-type]
 
     def dump(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bytes:
         """The JSON of one call.
@@ -39,6 +41,22 @@ class Arguments:
             return self._form.dump(kwargs, self._name)
         except ValidationError as error:
             raise UsageError(self._complaint(error)) from None
+
+    def dump_many(self, calls: Sequence[Mapping[str, Any]]) -> bytes:
+        """The JSON array of many calls.
+
+        Raises:
+            UsageError: One of them does not fit, or cannot be stored; the message has its number.
+        """
+        try:
+            return self._many.dump(calls, self._name)
+        except (ValidationError, UsageError):
+            for number, call in enumerate(calls):
+                try:
+                    self.dump((), call)
+                except UsageError as error:
+                    raise UsageError(f"number {number}: {error}") from None
+            raise
 
     def load(self, data: str) -> dict[str, Any]:
         """The keyword arguments that are stored.

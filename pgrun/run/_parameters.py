@@ -48,12 +48,12 @@ def adapter_of(annotation: Any, what: str) -> TypeAdapter[Any]:
         raise UsageError(f"{what} has a type without a JSON form: {annotation!r}: {reason}") from error
 
 
-def object_of(parameters: Iterable[inspect.Parameter]) -> TypeAdapter[Any]:
-    """The adapter of an object with one member per parameter and no other; those with a default may be left out."""
+def object_of(parameters: Iterable[inspect.Parameter]) -> Any:
+    """The type of an object with one member per parameter and no other; those with a default may be left out."""
     fields = {
         each.name: each.annotation if each.default is each.empty else NotRequired[each.annotation]
         for each in parameters
     }
     arguments = _typed_dict("arguments", fields)
     arguments.__pydantic_config__ = ConfigDict(extra="forbid")
-    return TypeAdapter(arguments)
+    return arguments

@@ -47,7 +47,7 @@ class Signature:
         self._filled = [each.name for each in parameters if _is_context(each)]
         for each in shown:
             _check(each, f"{what}: parameter {each.name}")
-        self._adapter = object_of(shown)
+        self._adapter: TypeAdapter[Any] = TypeAdapter(object_of(shown))
         plain = _schema(self._adapter)
         plain.pop("title", None)
         for each in shown:

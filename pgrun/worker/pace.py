@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 _LOOK = 0.003  # seconds between the looks of a worker that is awake
-_MANY_LOOKS = 20  # so many looks with a find ...
-_WITHIN = 0.1  # ... within so many seconds keep a worker awake
-_QUIET = 0.1  # seconds without a find after which it goes to sleep
+_WITHIN = 0.1  # seconds for which what was found is remembered
+_MANY = 100  # so many runs found in them wake a worker: more than one client can submit that waits for each result ...
+_FEW = 40  # ... and fewer than so many let it go to sleep
 _PROMISE = 1.0  # seconds for which it says that it will be awake; renewed at half time
 _FULL = 0.02  # seconds without a free slot after which it leaves the looking to others
 _CATCH_UP = 0.005  # seconds to the first look after it went to sleep; then twice as many, and so on
@@ -33,7 +33,8 @@ class Pace:
         self._promise = promise
         self._may_promise = may_promise
         self._promised_until = 0.0
-        self._finds: deque[float] = deque(maxlen=_MANY_LOOKS)
+        self._finds: deque[tuple[float, int]] = deque()
+        self._found_lately = 0
         self._catch_up = float("inf")
 
     @property
@@ -50,9 +51,8 @@ class Pace:
             woken: Somebody says that there is something.
         """
         now = time.monotonic()
-        if found:
-            self._finds.append(now)
-        if self._there_are_many(now):
+        self._note(now, found)
+        if self._may_promise and self._found_lately >= (_FEW if self.is_awake else _MANY):
             await self._stay_awake(now)
             await anyio.sleep(min(_LOOK, longest))
             return
@@ -78,14 +78,16 @@ class Pace:
         """Ends the promise, if there is one."""
         if self.is_awake:
             self._promised_until = 0.0
-            self._finds.clear()  # else a look that finds nothing would keep it awake, after it has handed over
+            self._note(float("inf"), 0)  # else a look that finds nothing would wake it, after it has handed over
             self._catch_up = _CATCH_UP
             await self._promise(0.0, hands_over)
 
-    def _there_are_many(self, now: float) -> bool:
-        if self.is_awake:
-            return now - self._finds[-1] < _QUIET
-        return self._may_promise and len(self._finds) == _MANY_LOOKS and now - self._finds[0] < _WITHIN
+    def _note(self, now: float, found: int) -> None:
+        while self._finds and now - self._finds[0][0] > _WITHIN:
+            self._found_lately -= self._finds.popleft()[1]
+        if found:
+            self._finds.append((now, found))
+            self._found_lately += found
 
     async def _stay_awake(self, now: float) -> None:
         if self._promised_until - now < _PROMISE / 2:

@@ -123,9 +123,9 @@ async def test_many_calls_whose_answer_is_lost_are_inserted_once(proxy: Proxy, c
         async def double(number: int) -> int:
             return 2 * number
 
-        proxy.lose_answer("submit_runs")
+        proxy.lose_answer("submit_calls")
         runs = await double.asubmit_many({"number": number} for number in range(100))
-        assert proxy.lost == ["submit_runs"]
+        assert proxy.lost == ["submit_calls"]
         assert count(conn, "pending") == 100
         async with Worker(db):
             assert [await run.aresult(timeout=10) for run in runs] == [*range(0, 200, 2)]

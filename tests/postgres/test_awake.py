@@ -24,8 +24,9 @@ PATIENT = replace(FAST, lease=10.0, poll_interval=60.0)  # whoever is not told w
 @pytest.fixture(autouse=True)
 def _soon_awake(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also on a machine that is busy with other things."""
-    monkeypatch.setattr(pace, "_WITHIN", 5.0)
-    monkeypatch.setattr(pace, "_QUIET", 0.4)
+    monkeypatch.setattr(pace, "_MANY", 20)
+    monkeypatch.setattr(pace, "_FEW", 1)
+    monkeypatch.setattr(pace, "_WITHIN", 0.4)
 
 
 @pytest.fixture

@@ -37,6 +37,8 @@ _SUBMITTED = {
     "output_schema": "",
 }
 
+_CALL = {name: _SUBMITTED[name] for name in ("name", "queue", "priority", "delay", "max_attempts", "metadata")}
+
 SAMPLES: dict[str, dict[str, str]] = {
     "beat_worker": {"worker_id": WORKER, "draining": "false", "blocked": "0"},
     "cancel_run": {"run_id": RUN},
@@ -78,10 +80,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", "metrics": "{}"},
     "stop_worker": {"worker_id": WORKER},
     "submit_by_name": {**_SUBMITTED, "run_id": ""},
-    "submit_runs": {
-        **{name: value for name, value in _SUBMITTED.items() if name != "input"},
-        **{"run_ids": "{00000000-0000-7000-8000-00000000dddd}", "inputs": "{42}", "kind": "task"},
-        **{"session_table": "", "parent_run_id": "", "content_type": ""},
+    "submit_call": {**_CALL, "run_id": "00000000-0000-7000-8000-00000000eeee", "input": "42"},
+    "submit_calls": {
+        **_CALL,
+        **{"run_ids": "{00000000-0000-7000-8000-00000000dddd}", "inputs": "[42]", "session_id": ""},
     },
     "submit_run": {
         **_SUBMITTED,

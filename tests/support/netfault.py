@@ -138,7 +138,7 @@ class Proxy:
             link.reset()
 
     async def _wait_for_links(self) -> None:
-        await asyncio.sleep(0)  # a turn for whoever was accepted last
+        await asyncio.sleep(0.01)  # for whoever was accepted last: from there to its link the loop takes several turns
         if tasks := [link.task for link in self._links]:
             await asyncio.wait(tasks)
 

@@ -35,14 +35,16 @@ def pace(promises: Promises) -> Pace:
 
 @pytest.fixture(autouse=True)
 def _short_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, seconds in {"_LOOK": 0.001, "_WITHIN": 0.5, "_QUIET": 0.02, "_PROMISE": 0.04, "_FULL": 0.01}.items():
+    for name, seconds in {"_LOOK": 0.001, "_WITHIN": 0.2, "_PROMISE": 0.04, "_FULL": 0.01}.items():
         monkeypatch.setattr(pace_module, name, seconds)
 
 
-async def flood(pace: Pace, finds: int = 20) -> None:
-    """So many looks that each found something, while somebody wakes it all the time."""
-    for _ in range(finds):
-        await pace.rest(1, LONGEST, woken())
+async def flood(pace: Pace, runs: int = 100) -> None:
+    """Looks that find so many runs in all, while somebody wakes it all the time."""
+    for _ in range(runs // 10):
+        await pace.rest(10, LONGEST, woken())
+    if more := runs % 10:
+        await pace.rest(more, LONGEST, woken())
 
 
 def woken() -> anyio.Event:
@@ -70,19 +72,19 @@ async def test_asleep_it_looks_again_after_the_longest_pause(pace: Pace, promise
     assert promises.made == []
 
 
-async def test_a_few_finds_do_not_keep_it_awake(pace: Pace, promises: Promises) -> None:
-    await flood(pace, 19)
+async def test_a_few_finds_do_not_wake_it(pace: Pace, promises: Promises) -> None:
+    await flood(pace, 99)
     assert not pace.is_awake
     assert promises.made == []
 
 
 async def test_many_finds_in_a_long_time_do_not_either(pace: Pace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace_module, "_WITHIN", 0.0)
-    await flood(pace, 40)
+    await flood(pace, 1000)
     assert not pace.is_awake
 
 
-async def test_many_finds_keep_it_awake(pace: Pace, promises: Promises) -> None:
+async def test_many_finds_wake_it(pace: Pace, promises: Promises) -> None:
     await flood(pace)
     assert pace.is_awake
     assert promises.made == [(0.04, False)]
@@ -98,11 +100,27 @@ async def test_the_promise_is_renewed_before_it_ends(pace: Pace, promises: Promi
     promised_at = time.monotonic()
     while len(promises.made) < 3:
         before = time.monotonic()
-        await pace.rest(1, LONGEST, NEVER())
+        await pace.rest(10, LONGEST, NEVER())
         if len(promises.made) == 2 and promised_at:
             assert before - promised_at < 0.04
             promised_at = 0.0
     assert promises.made == [(0.04, False)] * 3
+
+
+async def test_fewer_than_woke_it_keep_it_awake(pace: Pace) -> None:
+    await flood(pace)
+    flood_ended = time.monotonic()
+    while time.monotonic() - flood_ended < 0.3:
+        await pace.rest(5, LONGEST, NEVER())
+    assert pace.is_awake
+
+
+async def test_a_client_that_waits_for_each_result_does_not(pace: Pace) -> None:
+    await flood(pace)
+    with anyio.fail_after(2):
+        while pace.is_awake:
+            await anyio.sleep(0.01)
+            await pace.rest(1, LONGEST, NEVER())
 
 
 async def test_when_the_flood_ends_it_goes_to_sleep(pace: Pace, promises: Promises) -> None:
