@@ -279,9 +279,9 @@ class Verbs:
         rows = await self._runtime.fetch_directly("stop_worker", {"worker_id": worker_id}, within=within)
         return {str(row["run_id"]) for row in rows}
 
-    async def is_served(self, queue: str) -> bool:
-        """Whether a live daemon serves the queue."""
-        row = await self._runtime.fetch_one("is_served", {"queue": queue})
+    async def is_served(self, queue: str, names: Sequence[str] = ()) -> bool:
+        """Whether a live daemon serves the queue that has imported all of these tasks and agents with tools."""
+        row = await self._runtime.fetch_one("is_served", {"queue": queue, "names": [*names]})
         return bool(row and row["served"])
 
     async def get(self, run_id: str) -> Row | None:

@@ -178,7 +178,7 @@ comment on column pgrun.workers.host is 'Host name.';
 comment on column pgrun.workers.pid is 'Process id on that host.';
 comment on column pgrun.workers.version is 'Version of the library it runs.';
 comment on column pgrun.workers.queues is 'The queues it claims from.';
-comment on column pgrun.workers.names is 'Agents and tasks it has imported; it can also execute every agent whose definition travels with the run.';
+comment on column pgrun.workers.names is 'Tasks and agents with tools that it has imported; it can also execute every agent whose definition travels with the run.';
 comment on column pgrun.workers.concurrency is 'How many runs it executes at once at most.';
 comment on column pgrun.workers.started_at is 'Registered.';
 comment on column pgrun.workers.heartbeat_at is 'Last sign of life.';

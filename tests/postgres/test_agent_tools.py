@@ -5,6 +5,7 @@ from typing import Any
 import anyio
 import pytest
 from support.database import Conn
+from support.hands import hire
 from support.models import ScriptedModel, calling
 from support.rows import row_of, until_all
 from support.until import until
@@ -174,3 +175,11 @@ async def test_a_foreground_run_with_a_database_shows_its_calls(dsn: str) -> Non
     async with PostgresDb(dsn, worker="embedded") as db:
         run = await with_tools(db).arun("Rome?")
     assert (run.content, [each.result for each in run.tools]) == ("Sun.", ["Rome: sun"])
+
+
+async def test_a_process_executes_its_runs_with_tools_itself_while_the_daemon_does_not_know_them(
+    db: PostgresDb, dsn: str
+) -> None:
+    await hire(db)
+    async with PostgresDb(dsn, worker="auto") as auto:
+        assert (await with_tools(auto).arun("Rome?")).content == "Sun."
