@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from pgrun.run.base import RunMetrics as RunMetrics
     from pgrun.run.base import RunOutput as RunOutput
     from pgrun.run.base import RunStatus as RunStatus
+    from pgrun.run.base import ToolExecution as ToolExecution
+    from pgrun.run.context import RunContext as RunContext
+    from pgrun.run.tools import Tool as Tool
+    from pgrun.run.tools import tool as tool
     from pgrun.settings import Settings as Settings
     from pgrun.task import Task as Task
     from pgrun.worker.worker import Worker as Worker
@@ -64,6 +68,7 @@ __all__ = [
     "RetryPolicy",
     "Run",
     "RunCancelled",
+    "RunContext",
     "RunError",
     "RunFailed",
     "RunMetrics",
@@ -73,11 +78,14 @@ __all__ = [
     "SchemaMismatch",
     "Settings",
     "Task",
+    "Tool",
+    "ToolExecution",
     "ToolFailed",
     "TurnLimitExceeded",
     "UsageError",
     "WaitTimeout",
     "Worker",
+    "tool",
 ]
 
 _HOMES = {
@@ -86,12 +94,16 @@ _HOMES = {
     "PostgresDb": "pgrun.db.postgres",
     "RetryPolicy": "pgrun.retry",
     "Run": "pgrun.run.base",
+    "RunContext": "pgrun.run.context",
     "RunMetrics": "pgrun.run.base",
     "RunOutput": "pgrun.run.base",
     "RunStatus": "pgrun.run.base",
     "Settings": "pgrun.settings",
     "Task": "pgrun.task",
+    "Tool": "pgrun.run.tools",
+    "ToolExecution": "pgrun.run.base",
     "Worker": "pgrun.worker.worker",
+    "tool": "pgrun.run.tools",
 }
 
 

@@ -5,7 +5,7 @@ and whichever worker claims it finds its whole definition there.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -24,6 +24,7 @@ from pgrun.models.base import Model
 from pgrun.models.openai import OpenAIResponses
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import to_jsonable
+from pgrun.run._toolset import MAX_TURNS, toolset_of
 from pgrun.run.base import RunOutput, output_from_row, result_of
 from pgrun.run.definition import AgentDefinition, lines_of
 from pgrun.run.inline import execute_here
@@ -45,6 +46,10 @@ class AgentOptions(TypedDict, total=False):
     db: PostgresDb | None
     description: str | None
     instructions: str | Sequence[str]
+    tools: Iterable[Callable[..., Any]] | None
+    tool_call_limit: int | None
+    tool_choice: str | Mapping[str, Any] | None
+    max_turns: int
     queue: str
     retry: RetryPolicy | None
 
@@ -58,6 +63,11 @@ class Agent(Generic[T]):
         db: Where runs are stored; without it only foreground runs are possible, and they leave no trace.
         description: First part of the system prompt: who the agent is.
         instructions: Second part; several are shown as a list.
+        tools: What the model may call before it answers: functions, plain or decorated with ``@tool``. They are code, so the runs
+            of such an agent need a worker that has imported it; give it a name of its own, by which that worker finds them.
+        tool_call_limit: How many calls one attempt may make; the model is told of those that were not executed any more.
+        tool_choice: Whether the first answer may or has to be a call: `auto`, `none`, `required` or the name of a tool.
+        max_turns: After so many answers of the model without an end the run fails.
         output_schema: Type of the answers: Pydantic model, dataclass, TypedDict, list, union or scalar; or a JSON schema as a
             dict. None: plain text.
         queue: The queue of its runs.
@@ -81,6 +91,10 @@ class Agent(Generic[T]):
         db: PostgresDb | None = None,
         description: str | None = None,
         instructions: str | Sequence[str] = (),
+        tools: Iterable[Callable[..., Any]] | None = None,
+        tool_call_limit: int | None = None,
+        tool_choice: str | Mapping[str, Any] | None = None,
+        max_turns: int = MAX_TURNS,
         output_schema: Any = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
@@ -99,10 +113,14 @@ class Agent(Generic[T]):
             description=description,
             instructions=lines_of(instructions),
             retry=retry or RetryPolicy(),
+            tools=toolset_of(tools, call_limit=tool_call_limit, choice=tool_choice, max_turns=max_turns),
         )
         self.output_schema = _schema_of(output_schema)
-        # As JSON, once: it goes into every run, and a worker of this process recognises the agent by it.
-        self.stored_definition: dict[str, Any] = to_jsonable(self.definition.to_json(), name=f'Agent "{name}"')
+        # As JSON, once: it goes into every run, and a worker of this process recognises the agent by it. None for an agent with
+        # tools, whose runs are recognised by its name alone.
+        self.stored_definition: dict[str, Any] | None = (
+            to_jsonable(self.definition.to_json(), name=f'Agent "{name}"') if self.definition.travels else None
+        )
         self._declared_in: WeakSet[PostgresDb] = WeakSet()
         _registry[name] = self
 
@@ -256,6 +274,7 @@ class Agent(Generic[T]):
         )
 
     async def _submit(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
+        _check_name_is_its_own(self)
         if db not in self._declared_in:
             await self.adeclare()
         began = time.monotonic()
@@ -295,6 +314,16 @@ class Agent(Generic[T]):
 def registered_agents() -> dict[str, Agent[Any]]:
     """The agents this process has declared, by name; of two with one name the later."""
     return dict(_registry)
+
+
+def _check_name_is_its_own(agent: Agent[Any]) -> None:
+    """Refuses a run that a worker of this process, which knows agents with tools by name, would execute with other tools."""
+    other, tools = _registry[agent.name], agent.definition.tools.tools
+    if tools and [each.function for each in tools] != [each.function for each in other.definition.tools.tools]:
+        raise UsageError(
+            f'another agent with the name "{agent.name}" was declared after this one, with other tools, and workers tell them '
+            "apart by name: give each a name of its own, and declare it once"
+        )
 
 
 class _Handle:

@@ -20,8 +20,8 @@
         ├── ContentFiltered           permanent: the provider's filter cut the answer
         ├── OutputTruncated           permanent: the answer hit the token limit
         ├── OutputInvalid             permanent: the answer does not match its type, also after repair
-        ├── ToolFailed
-        ├── TurnLimitExceeded
+        ├── ToolFailed                permanent: a tool said that the run cannot go on
+        ├── TurnLimitExceeded         permanent: the model came to no end
         ├── BudgetExceeded
         └── LeaseLost                 another worker has taken over; nothing is written
 
@@ -144,7 +144,7 @@ class OutputInvalid(AttemptError):
 
 
 class ToolFailed(AttemptError):
-    """A tool raised and the run cannot go on without its answer."""
+    """Raised by a tool to end the run, which cannot go on; any other exception of a tool is shown to the model instead."""
 
 
 class TurnLimitExceeded(AttemptError):

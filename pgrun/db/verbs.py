@@ -60,6 +60,8 @@ class Claimed(NamedTuple):
     definition: str | None
     output_schema: str | None
     metrics: str
+    metadata: str | None
+    """Of agents only."""
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
@@ -78,6 +80,7 @@ class Ending:
     output: Any = None
     content_type: str | None = None
     error: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -276,9 +279,9 @@ class Verbs:
         rows = await self._runtime.fetch_directly("stop_worker", {"worker_id": worker_id}, within=within)
         return {str(row["run_id"]) for row in rows}
 
-    async def is_served(self, queue: str) -> bool:
-        """Whether a live daemon serves the queue."""
-        row = await self._runtime.fetch_one("is_served", {"queue": queue})
+    async def is_served(self, queue: str, names: Sequence[str] = ()) -> bool:
+        """Whether a live daemon serves the queue that has imported all of these tasks and agents with tools."""
+        row = await self._runtime.fetch_one("is_served", {"queue": queue, "names": [*names]})
         return bool(row and row["served"])
 
     async def get(self, run_id: str) -> Row | None:
@@ -382,6 +385,8 @@ def _ending(ending: Ending) -> str:
         members.append(f'"error":{_json(ending.error)}')
     if ending.metrics is not None:
         members.append(f'"metrics":{_json(ending.metrics)}')
+    if ending.tools is not None:
+        members.append(f'"tools":{_json(ending.tools)}')
     return ",".join(members) + "}"
 
 

@@ -1,9 +1,9 @@
-"""Reads a `Response` of the Responses API: its text, how it ended, what it cost."""
+"""Reads a `Response` of the Responses API: its text, what it calls, how it ended, what it cost."""
 
 from typing import TYPE_CHECKING, Any
 
 from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable, QuotaExceeded
-from pgrun.models.base import ModelResponse
+from pgrun.models.base import ModelResponse, ToolCall
 from pgrun.run.base import RunMetrics
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def _read(response: "Response") -> ModelResponse:
         return ModelResponse(text, "filtered" if reason == "content_filter" else "truncated", **facts)
     if refusal:
         return ModelResponse(text, "refused", refusal=refusal, **facts)
+    if calls := _calls(response):
+        return ModelResponse(text, calls=calls, items=_items(response), **facts)
     return ModelResponse(text, **facts)
 
 
@@ -55,6 +57,20 @@ def _parts(response: "Response") -> tuple[str, str]:
             else:
                 refusal.append(part.refusal)
     return "".join(text), "".join(refusal)
+
+
+def _calls(response: "Response") -> tuple[ToolCall, ...]:
+    """The calls it asks for; `TypeError` for one that cannot be answered."""
+    calls = [item for item in response.output if item.type == "function_call"]
+    for item in calls:
+        if not isinstance(item.call_id, str) or not isinstance(item.name, str):
+            raise TypeError("a call without its id or name")
+    return tuple(ToolCall(item.call_id, item.name, item.arguments or "") for item in calls)
+
+
+def _items(response: "Response") -> tuple[dict[str, Any], ...]:
+    """Everything it put out, thoughts and ids included, with nothing added that the server did not send."""
+    return tuple(item.to_dict(mode="json", warnings=False) for item in response.output)
 
 
 def _usage(response: "Response") -> RunMetrics:

@@ -10,11 +10,48 @@ from pgrun.run.base import RunMetrics
 
 
 @dataclass(frozen=True)
-class Message:
-    """One message of a conversation; `role` is system, user or assistant."""
+class ToolCall:
+    """A call that a model asks for.
 
-    role: Literal["system", "user", "assistant"]
+    Attributes:
+        call_id: The provider's, under which the result goes back.
+        name: Of the tool; whether there is one of that name is not known yet.
+        arguments: JSON text, as the model wrote it.
+    """
+
+    call_id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of a conversation; all of it is JSON data.
+
+    Attributes:
+        role: Who says it; `tool` for the result of a call.
+        content: The text.
+        calls: What an assistant asks for, beside its text.
+        call_id: Which call a tool's result answers.
+        items: Content and calls once more, just as the provider sent them. To that provider they are sent instead of the two,
+            because a model that reasons goes on better when it finds its own thoughts again; others ignore them.
+    """
+
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str | None = None
+    items: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """What a model is told about a tool: `parameters` is a JSON Schema, with `strict` in the subset of strict mode."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+    strict: bool
 
 
 @dataclass(frozen=True)
@@ -27,10 +64,19 @@ class OutputFormat:
 
 @dataclass(frozen=True)
 class ModelRequest:
-    """What is asked of a model; without `output` the answer is plain text."""
+    """What is asked of a model.
+
+    Attributes:
+        messages: The conversation so far.
+        output: What the answer has to follow; None for plain text.
+        tools: What the model may call instead of answering.
+        tool_choice: `auto`, `none`, `required`, or the name of the tool that has to be called. None: up to the provider.
+    """
 
     messages: tuple[Message, ...]
     output: OutputFormat | None = None
+    tools: tuple[ToolSpec, ...] = ()
+    tool_choice: str | None = None
 
 
 @dataclass(frozen=True)
@@ -38,12 +84,14 @@ class ModelResponse:
     """An answer that was paid for, whatever became of it.
 
     Attributes:
-        text: The answer; empty if the model refused.
+        text: The answer; empty if the model refused. Beside calls, what the model says meanwhile.
         ending: How it ended: `completed`, `refused` (the reason is in `refusal`), `truncated` at the token limit, or
             `filtered` by the provider.
         usage: Tokens of this call; `duration` is left to the caller.
         response_id: The provider's id of it.
         model: The model that answered, as the provider names it.
+        calls: What the model wants to know before it answers.
+        items: With calls, what `Message.items` has to be.
     """
 
     text: str
@@ -52,6 +100,8 @@ class ModelResponse:
     usage: RunMetrics = field(default_factory=RunMetrics)
     response_id: str | None = None
     model: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    items: tuple[dict[str, Any], ...] = ()
 
 
 @runtime_checkable

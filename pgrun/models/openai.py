@@ -12,11 +12,12 @@ from typing import Any
 from pgrun.errors import UsageError
 from pgrun.models import _openai_client as sdk
 from pgrun.models._openai_answer import response_from
+from pgrun.models._openai_request import input_items, tool_arguments
 from pgrun.models.base import ModelRequest, ModelResponse
 
 # These models think before they answer and want their responses stored; for others `store` is left to the account.
 _STORES = re.compile(r"(o3|o4-mini|gpt-5|gpt-6)")
-_ROLES = {"system": "developer", "user": "user", "assistant": "assistant"}
+_THOUGHTS = "reasoning.encrypted_content"
 _OPTIONS = (
     *("temperature", "top_p", "max_output_tokens", "reasoning", "reasoning_effort", "reasoning_summary", "verbosity"),
     *("store", "metadata", "user", "truncation", "service_tier", "parallel_tool_calls", "include", "extra_body"),
@@ -120,11 +121,14 @@ class OpenAIResponses:
         options = dict(self._options)
         body: dict[str, Any] = {
             "model": self.id,
-            "input": [{"role": _ROLES[message.role], "content": message.content} for message in request.messages],
+            "input": input_items(request.messages),
             "reasoning": _reasoning(options),
+            **tool_arguments(request),
         }
-        if "store" not in options and _STORES.match(self.id):
-            body["store"] = True
+        if _STORES.match(self.id):
+            body["store"] = options.get("store", True)
+            if request.tools and not body["store"]:  # else its thoughts could not be sent back after a call
+                options["include"] = [*dict.fromkeys([*options.get("include", ()), _THOUGHTS])]
         if text := _text(request, options):
             body["text"] = text
         return body | options

@@ -1,19 +1,15 @@
 """The arguments and the result of a task: by the annotations of its function to JSON and back, each checked once."""
 
-import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NotRequired, get_type_hints
+from typing import Any
 
-from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError, to_json
-from typing_extensions import TypedDict  # pydantic asks for this one on Python < 3.12
 
 from pgrun.errors import OutputInvalid, UsageError
+from pgrun.run._parameters import adapter_of, hints_of, object_of, parameters_of
 from pgrun.run._storable import find_unstorable, path_text, to_jsonable
-
-_typed_dict: Any = TypedDict  # its fields are known at run time only
-_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 class Arguments:
@@ -25,22 +21,11 @@ class Arguments:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name = name
-        self._order: list[str] = []
-        hints = _hints(name, function)
-        fields: dict[str, Any] = {}
-        for parameter in inspect.signature(function).parameters.values():
-            if parameter.kind not in _NAMED:
-                raise UsageError(
-                    f'task "{name}": {parameter} cannot be given by name, which is how arguments are stored'
-                )
-            annotation = hints.get(parameter.name, Any)
-            _adapter(annotation, f'task "{name}": parameter {parameter.name}')
-            optional = parameter.default is not parameter.empty
-            fields[parameter.name] = NotRequired[annotation] if optional else annotation
-            if parameter.kind is parameter.POSITIONAL_OR_KEYWORD:
-                self._order.append(parameter.name)
-        arguments = _typed_dict("arguments", fields)
-        arguments.__pydantic_config__ = ConfigDict(extra="forbid")
+        parameters = parameters_of(function, f'task "{name}"')
+        for each in parameters:
+            adapter_of(each.annotation, f'task "{name}": parameter {each.name}')
+        self._order = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        arguments = object_of(parameters)
         self._form = _Form(TypeAdapter(arguments))
         self._many = _Form(TypeAdapter(list[arguments]))  # type: ignore[valid-type]
 
@@ -107,8 +92,8 @@ class Result:
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self._name = name
-        annotation = _hints(name, function).get("return", Any)
-        self._form = _Form(_adapter(annotation, f'task "{name}": its result'))
+        annotation = hints_of(function, f'task "{name}"').get("return", Any)
+        self._form = _Form(adapter_of(annotation, f'task "{name}": its result'))
 
     def dump(self, value: Any) -> bytes:
         """The JSON of a result.
@@ -196,18 +181,3 @@ def _find_infinite(value: Any, path: str) -> str | None:
 
 def _step(key: Any) -> str | int:
     return key if isinstance(key, int) else str(key)
-
-
-def _hints(name: str, function: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return get_type_hints(function, include_extras=True)
-    except (NameError, AttributeError, SyntaxError, TypeError) as error:
-        raise UsageError(f'task "{name}": an annotation cannot be resolved: {error}') from error
-
-
-def _adapter(annotation: Any, what: str) -> TypeAdapter[Any]:
-    try:
-        return TypeAdapter(annotation)
-    except (PydanticSchemaGenerationError, PydanticUserError) as error:
-        reason = str(error).partition("\n")[0]
-        raise UsageError(f"{what} has a type without a JSON form: {annotation!r}: {reason}") from error

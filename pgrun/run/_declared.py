@@ -34,7 +34,7 @@ def adapter_of(output_type: Any) -> TypeAdapter[Any]:
 def json_schema_of(adapter: TypeAdapter[Any], *, name: str) -> Schema:
     """Returns the schema of what the type accepts, in the form in which it is stored."""
     try:
-        schema = adapter.json_schema(mode="validation", by_alias=True, schema_generator=_Generator)
+        schema = adapter.json_schema(mode="validation", by_alias=True, schema_generator=SchemaGenerator)
     except (PydanticUserError, TypeError) as error:
         raise UsageError(f"{name} has no JSON schema: {error}") from error
     return stored_form(schema, name=name)
@@ -83,7 +83,7 @@ def _ordered_part(key: str, value: Any) -> Any:
     return _ordered(value) if key == "items" else value
 
 
-class _Generator(GenerateJsonSchema):
+class SchemaGenerator(GenerateJsonSchema):
     """Pydantic's schema, with what a worker without the type needs to know about it."""
 
     # Defaults are not sent: the model has to fill in every property. So it does not matter that one has no JSON form.

@@ -72,6 +72,25 @@ class RunMetrics(BaseModel):
         )
 
 
+class ToolExecution(BaseModel):
+    """A call of a tool that the model asked for, and what came of it.
+
+    One that was under way when the run was cancelled has neither result nor error.
+    """
+
+    call_id: str
+    """The provider's id of the call."""
+    name: str
+    arguments: dict[str, Any] | str
+    """As the model gave them; a text if that is no JSON object."""
+    result: str | None = None
+    """What the model was shown: the text a tool returned, anything else as JSON."""
+    error: str | None = None
+    """What the model was shown instead, for example ``"ValueError: no such city"``."""
+    duration: float = 0.0
+    """Seconds."""
+
+
 class RunFailure(BaseModel):
     """The last failure of a run: the name of its error, its message, and what else was recorded (`raw`, `code` …)."""
 
@@ -111,7 +130,8 @@ class RunOutput(BaseModel, Generic[T]):
     error: RunFailure | None = None
     attempt: int = 0
     metrics: RunMetrics = Field(default_factory=RunMetrics)
-    tools: list[dict[str, Any]] = Field(default_factory=list)
+    tools: list[ToolExecution] = Field(default_factory=list)
+    """What its last attempt called, in the order in which the model asked for it."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -186,6 +206,7 @@ def output_from_row(row: Mapping[str, Any], content: Any, handle: RunHandle | No
         error=RunFailure.model_validate(row["error"]) if row["error"] else None,
         attempt=row["attempt"],
         metrics=RunMetrics.model_validate(row["metrics"]),
+        tools=row["tools"] or [],
         created_at=row["created_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],

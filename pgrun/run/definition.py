@@ -1,4 +1,7 @@
-"""What an agent is, as data: it travels with each of its runs, so that a worker without user code can execute them."""
+"""What an agent is, as data: it travels with each of its runs, so that a worker without user code can execute them.
+
+An agent with tools is code; its runs go to workers that have imported it and know it by its name.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,6 +11,7 @@ from typing import Any
 from pgrun.errors import UsageError
 from pgrun.models.base import Message, Model, load_model
 from pgrun.retry import RetryPolicy
+from pgrun.run._toolset import Toolset
 
 _ROLES = ("system", "user", "assistant")
 _ALIASES = {"developer": "system"}
@@ -15,19 +19,25 @@ _ALIASES = {"developer": "system"}
 
 @dataclass(frozen=True)
 class AgentDefinition:
-    """Model, prompts and retry policy of an agent."""
+    """Model, prompts, retry policy and tools of an agent."""
 
     model: Model
     description: str | None = None
     instructions: tuple[str, ...] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    tools: Toolset = field(default_factory=Toolset)
 
     def __post_init__(self) -> None:
         if not isinstance(self.description, str | None):
             raise UsageError(f"description: a text, not {self.description!r:.100}")
 
+    @property
+    def travels(self) -> bool:
+        """Whether it can be stored: tools are code, which only those who imported it have."""
+        return not self.tools.tools
+
     def to_json(self) -> dict[str, Any]:
-        """JSON data to store in `jobs.definition`; what is at its default is left out."""
+        """JSON data to store in `jobs.definition`, without the tools; what is at its default is left out."""
         retry = asdict(self.retry)
         given = {
             "description": self.description,

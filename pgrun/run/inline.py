@@ -1,5 +1,6 @@
 """A foreground run without a database: the same turns and the same retries, in the caller's own task, leaving no trace."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -7,7 +8,9 @@ import anyio
 
 from pgrun.errors import AttemptError, ModelUnavailable
 from pgrun.retry import RetryPolicy
+from pgrun.run._tool_calls import ToolCalls
 from pgrun.run.base import RunFailure, RunOutput, RunStatus, result_of
+from pgrun.run.context import RunContext
 from pgrun.run.definition import AgentDefinition
 from pgrun.run.loop import Turns
 from pgrun.run.options import Choices
@@ -34,7 +37,11 @@ async def execute_here(
     )
     await anyio.sleep(choices.delay)
     run.started_at = datetime.now(UTC)
-    turns = Turns(definition.model, definition.messages(data), schema)
+    context = RunContext(
+        run_id=run.run_id, session_id=run.session_id, agent_name=name, attempt=1, metadata=choices.metadata
+    )
+    calls = ToolCalls(definition.tools, context)
+    turns = Turns(definition.model, definition.messages(data), schema, calls=calls)
     try:
         content = await _with_retries(run, turns, definition.retry, choices.max_attempts)
         run.status, run.content = RunStatus.completed, schema.load(content) if schema else content
@@ -42,6 +49,7 @@ async def execute_here(
         run.status = RunStatus.error
         run.error = RunFailure(type=type(error).__name__, message=str(error), **error.details)
     run.finished_at = datetime.now(UTC)
+    run.tools = calls.executions
     run.metrics = turns.metrics
     run.metrics.duration = (run.finished_at - run.started_at).total_seconds()
     result_of(run)
@@ -50,6 +58,7 @@ async def execute_here(
 
 async def _with_retries(run: RunOutput[Any], turns: Turns, policy: RetryPolicy, max_attempts: int) -> Any:
     for run.attempt in range(1, max_attempts + 1):
+        turns.calls.context = replace(turns.calls.context, attempt=run.attempt)
         try:
             return await turns.take()
         except ModelUnavailable as error:

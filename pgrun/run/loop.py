@@ -1,14 +1,25 @@
-"""The turns of one attempt: ask the model, check the answer, let it repair an invalid one, and come to an end.
+"""The turns of one attempt: ask the model, call what it wants called, let it repair an invalid answer, and come to an end.
 
 Knows no database and no provider; a worker gives it a model and stores what it returns.
 """
 
+import json
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from pgrun.errors import AttemptError, ContentFiltered, ModelRefused, OutputInvalid, OutputTruncated
-from pgrun.models.base import Message, Model, ModelRequest, ModelResponse, OutputFormat
-from pgrun.run._storable import storable_text
+from pydantic_core import from_json
+
+from pgrun.errors import (
+    AttemptError,
+    ContentFiltered,
+    ModelRefused,
+    OutputInvalid,
+    OutputTruncated,
+    TurnLimitExceeded,
+)
+from pgrun.models.base import Message, Model, ModelRequest, ModelResponse, OutputFormat, ToolCall
+from pgrun.run._storable import storable_json, storable_text
+from pgrun.run._tool_calls import ToolCalls
 from pgrun.run.base import RunMetrics
 from pgrun.run.output import OutputSchema
 
@@ -18,12 +29,15 @@ MAX_REPAIRS = 2
 
 @dataclass
 class Turns:
-    """One attempt at one run, with what it has used so far; `metrics` also holds after a failure."""
+    """One attempt at one run, with what it has used so far; `metrics`, `calls` and `taken` also hold after a failure."""
 
     model: Model
     messages: tuple[Message, ...]
     output: OutputSchema[Any] | None = None
+    calls: ToolCalls = field(kw_only=True)
     metrics: RunMetrics = field(default_factory=RunMetrics)
+    taken: int = 0
+    """How many times the model has answered."""
 
     async def take(self) -> Any:
         """Asks until there is a valid answer and returns it as JSON data to store: text, or what the schema describes.
@@ -31,33 +45,61 @@ class Turns:
         Raises:
             AttemptError: There is none; the class says why.
         """
-        if self.output is None:
-            return storable_text((await self._ask()).text)
-        for _ in range(MAX_REPAIRS):
+        repairs, most = 0, self.calls.toolset.max_turns
+        while self.taken < most:
             response = await self._ask()
+            if response.calls:
+                await self._call(response)
+                continue
             try:
-                return self.output.read(response.text).content
+                return self._read(response.text)
             except OutputInvalid as error:
+                if self.output is None or repairs == MAX_REPAIRS or self.taken == most:
+                    raise
+                repairs += 1
                 self._show(response, self.output.complaint(error))
-        return self.output.read((await self._ask()).text).content
+        raise TurnLimitExceeded(
+            f"no answer within {most} turns; raise max_turns, or tell the agent when to stop", turns=most
+        )
 
     async def _ask(self) -> ModelResponse:
         try:
-            response = await self.model.call(ModelRequest(self.messages, self._format()))
+            response = await self.model.call(self._request())
         except AttemptError as error:
             if error.metrics is not None:
                 self.metrics += error.metrics
             raise
         self.metrics += response.usage
+        self.taken += 1
         if response.ending != "completed":
             _stop(response)
         return response
 
-    def _format(self) -> OutputFormat | None:
-        return OutputFormat(self.output.name, self.output.strict_schema) if self.output else None
+    def _request(self) -> ModelRequest:
+        output = OutputFormat(self.output.name, self.output.strict_schema) if self.output else None
+        return ModelRequest(self.messages, output, self.calls.toolset.specs, self.calls.choice)
+
+    def _read(self, text: str) -> Any:
+        return self.output.read(text).content if self.output else storable_text(text)
+
+    async def _call(self, response: ModelResponse) -> None:
+        """Adds the calls and their results to the conversation: both or neither, for one without the other cannot be sent."""
+        asked = _asked(response)
+        results = await self.calls.answer(asked.calls)
+        self.messages = (*self.messages, asked, *results)
 
     def _show(self, response: ModelResponse, complaint: str) -> None:
         self.messages = (*self.messages, Message("assistant", storable_text(response.text)), Message("user", complaint))
+
+
+def _asked(response: ModelResponse) -> Message:
+    """An answer with calls as a message that can be stored and sent."""
+    calls = tuple(
+        ToolCall(storable_text(call.call_id), storable_text(call.name), storable_json(call.arguments))
+        for call in response.calls
+    )
+    items = from_json(storable_json(json.dumps(response.items)))
+    return Message("assistant", storable_text(response.text), calls=calls, items=tuple(items))
 
 
 def _stop(response: ModelResponse) -> NoReturn:

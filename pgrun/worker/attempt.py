@@ -20,7 +20,9 @@ from pgrun.db.verbs import Claimed, Ending
 from pgrun.errors import AttemptError, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
+from pgrun.run._tool_calls import ToolCalls
 from pgrun.run.base import RunMetrics
+from pgrun.run.context import RunContext
 from pgrun.run.definition import AgentDefinition
 from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
@@ -69,6 +71,13 @@ class Attempt:
         total = _read_metrics(self._claimed) + used + RunMetrics(duration=time.monotonic() - self._started)
         return total.model_dump(exclude_defaults=True)
 
+    @property
+    def tools(self) -> list[dict[str, Any]] | None:
+        """What this attempt has called until now; None if nothing."""
+        if not isinstance(self._work, _AgentWork):
+            return None
+        return [each.model_dump(exclude_none=True) for each in self._work.turns.calls.executions] or None
+
     async def decide(self) -> Decision:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
         claimed = self._claimed
@@ -85,7 +94,7 @@ class Attempt:
             return self._after(error)  # what it awaited was cancelled, and not the run
         except (Exception, SystemExit) as error:
             return self._after(error)
-        return Ending(claimed, "completed", self.metrics, content, content_type)
+        return Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
@@ -93,7 +102,7 @@ class Attempt:
             retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
             policy = self._work.policy if self._work else RetryPolicy()
             return Retry(policy.delay(claimed.attempt, retry_after=retry_after), _error(claimed, error), self.metrics)
-        return Ending(claimed, "error", self.metrics, error=_error(claimed, error))
+        return Ending(claimed, "error", self.metrics, error=_error(claimed, error), tools=self.tools)
 
 
 def _is_stopped() -> bool:
@@ -112,6 +121,11 @@ class _UnknownHere(AttemptError):
 
 
 def _unknown(claimed: Claimed) -> _UnknownHere:
+    if claimed.kind == "agent":
+        return _UnknownHere(
+            f'no worker here knows the agent "{claimed.name}" with its tools: start one that imports it '
+            "(pgrun worker --import your.module)"
+        )
     return _UnknownHere(
         f'no worker here knows the agent or task "{claimed.name}": start one that imports it '
         "(pgrun worker --import your.module), or use the agent once from Python, which stores its definition"
@@ -140,17 +154,31 @@ class _AgentWork:
         definition = _definition(claimed)
         self.policy = definition.retry
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
-        self.turns = Turns(definition.model, definition.messages(from_json(claimed.input)), output)
+        calls = ToolCalls(definition.tools, _context(claimed))
+        self.turns = Turns(definition.model, definition.messages(from_json(claimed.input)), output, calls=calls)
 
     async def execute(self) -> tuple[Any, str]:
         return await self.turns.take(), self.turns.output.name if self.turns.output else "str"
 
 
+def _context(claimed: Claimed) -> RunContext:
+    return RunContext(
+        run_id=claimed.run_id,
+        session_id=claimed.session_id,
+        agent_name=claimed.name,
+        attempt=claimed.attempt,
+        metadata=from_json(claimed.metadata or "{}"),
+    )
+
+
 def _definition(claimed: Claimed) -> AgentDefinition:
-    """The live agent's, with whatever only this process has, such as its key; else the one that travelled with the run."""
+    """The live agent's, with whatever only this process has, such as its key; else the one that travelled with the run.
+
+    A run without one is of an agent with tools. It must not be executed by one without, even of its name.
+    """
     agent = registered_agents().get(claimed.name)
     stored = None if claimed.definition is None else _parsed(claimed.definition)
-    if agent is not None and stored in (None, agent.stored_definition):
+    if agent is not None and stored == agent.stored_definition:
         return agent.definition
     if claimed.definition is None:
         raise _unknown(claimed)

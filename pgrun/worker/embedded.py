@@ -7,7 +7,7 @@ import anyio
 
 from pgrun.db.postgres import PostgresDb
 from pgrun.errors import DatabaseError
-from pgrun.worker.worker import Worker
+from pgrun.worker.worker import Worker, names_here
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -30,8 +30,9 @@ async def serve_embedded(db: PostgresDb, queues: set[str]) -> None:
 
 
 async def _all_served(db: PostgresDb, queues: set[str]) -> bool:
-    verbs = (await db.connected()).verbs
-    return all([await verbs.is_served(queue) for queue in queues])
+    """Whether this process is needed nowhere: not for these queues, and not for what only those can execute who imported it."""
+    verbs, names = (await db.connected()).verbs, names_here()
+    return all([await verbs.is_served(queue, names) for queue in queues])
 
 
 async def _pause() -> None:

@@ -135,7 +135,7 @@ class Slots:
         finally:
             held.scope = None
             if decision is None and held.why is Stop.CANCELLED:
-                decision = Ending(held.claimed, "cancelled", attempt.metrics)
+                decision = Ending(held.claimed, "cancelled", attempt.metrics, tools=attempt.tools)
             if isinstance(decision, Ending):
                 self._recorder.finish(decision)
             elif decision is None:  # it was stopped, and others see to the run

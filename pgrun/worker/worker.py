@@ -79,6 +79,7 @@ class Worker:
         self._slots: Slots | None = None
         self._cursor = Cursor()
         self._registered: tuple[str, ...] = ()
+        self._known: list[str] = []
         self._listening = False
         self._leaving = False
         self._claiming_since: float | None = None
@@ -194,9 +195,9 @@ class Worker:
         settings = self.db.settings
         interval = settings.poll_interval if self._listening else settings.poll_interval_without_listen
         try:
-            if tuple(self.queues) != self._registered:
+            names = names_here()
+            if tuple(self.queues) != self._registered or names != self._known:
                 await self._register_queues()
-            names = _names()
             positions = self._cursor.positions
             began = time.monotonic()
             claimed, next_due = await self._verbs.claim(
@@ -247,7 +248,7 @@ class Worker:
         events.emit("registered", worker_id=self.worker_id)
 
     async def _register_queues(self) -> None:
-        queues = tuple(self.queues)
+        queues, names = tuple(self.queues), names_here()
         card = WorkerCard(
             worker_id=self.worker_id,
             mode=self.mode,
@@ -257,8 +258,8 @@ class Worker:
             concurrency=self.concurrency,
             lease=self.db.settings.lease,
         )
-        await self._verbs.register_worker(card, queues, _names())
-        self._registered = queues
+        await self._verbs.register_worker(card, queues, names)
+        self._registered, self._known = queues, names
 
     def _on_dead(self) -> None:
         """Others have taken over: stop everything, write nothing, and come back as a new worker."""
@@ -300,6 +301,7 @@ class Worker:
             events.emit("stopped", worker_id=self.worker_id, given_back=len(given_back))
 
 
-def _names() -> list[str]:
-    """What this process can execute although it does not travel with the run."""
-    return [*registered_agents(), *registered_tasks()]
+def names_here() -> list[str]:
+    """What this process can execute although it does not travel with the run: tasks, and agents with tools."""
+    agents = (name for name, agent in registered_agents().items() if not agent.definition.travels)
+    return [*agents, *registered_tasks()]

@@ -62,6 +62,7 @@ create table pgrun.jobs (
     content_type        text,
     error               jsonb,
     metrics             jsonb not null default '{}',
+    tools               jsonb,
     metadata            jsonb not null default '{}',
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
@@ -88,12 +89,13 @@ comment on column pgrun.jobs.session_seq is 'Place within the session, counted f
 comment on column pgrun.jobs.session_table is 'Which sessions view its session is to appear in; null: only in sessions itself.';
 comment on column pgrun.jobs.parent_run_id is 'The run that started this one, if any.';
 comment on column pgrun.jobs.input is 'What was asked: a JSON string, a list of messages, or an object.';
-comment on column pgrun.jobs.definition is 'Everything a worker without user code needs to execute an agent: model, instructions, retry policy. Null: needs imported code.';
+comment on column pgrun.jobs.definition is 'Everything a worker without user code needs to execute an agent: model, instructions, retry policy. Null: needs imported code, as tasks and agents with tools do.';
 comment on column pgrun.jobs.output_schema is 'JSON Schema that the output must match. Null: plain text.';
 comment on column pgrun.jobs.output is 'The validated answer; only completed runs have one.';
 comment on column pgrun.jobs.content_type is 'Name of the type of the output, str for plain text.';
 comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds). Null once completed.';
 comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
+comment on column pgrun.jobs.tools is 'What the last attempt called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
@@ -176,7 +178,7 @@ comment on column pgrun.workers.host is 'Host name.';
 comment on column pgrun.workers.pid is 'Process id on that host.';
 comment on column pgrun.workers.version is 'Version of the library it runs.';
 comment on column pgrun.workers.queues is 'The queues it claims from.';
-comment on column pgrun.workers.names is 'Agents and tasks it has imported; it can also execute every agent whose definition travels with the run.';
+comment on column pgrun.workers.names is 'Tasks and agents with tools that it has imported; it can also execute every agent whose definition travels with the run.';
 comment on column pgrun.workers.concurrency is 'How many runs it executes at once at most.';
 comment on column pgrun.workers.started_at is 'Registered.';
 comment on column pgrun.workers.heartbeat_at is 'Last sign of life.';

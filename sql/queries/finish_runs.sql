@@ -1,7 +1,7 @@
 -- Writes the final status of runs that a worker holds, and tells their waiters, 200 ids to a notification (8000 bytes at most).
 --
--- :endings is one JSON object, {run_id: {"fence": …, "status": …, "output": …, "content_type": …, "error": …, "metrics": …}}; what is
--- left out is null, for content_type and metrics as it was. One object and no arrays that are joined: the planner knows nothing of
+-- :endings is one JSON object, {run_id: {"fence": …, "status": …, "output": …, "content_type": …, "error": …, "metrics": …, "tools": …}};
+-- what is left out is null, for content_type and metrics as it was. One object and no arrays that are joined: the planner knows nothing of
 -- the sizes of arrays, and a nested loop over two of them costs five times as much as all the rest.
 --
 -- Fenced: a run that was claimed again since, or is no longer running, is left as it is. Returns the runs that were ended. For
@@ -13,9 +13,9 @@ with given as materialized (
     select :'endings'::jsonb as endings),
 ended as (
     update pgrun.jobs j
-       set (status, output, content_type, error, metrics, finished_at) = (
+       set (status, output, content_type, error, metrics, tools, finished_at) = (
             select e ->> 'status', e -> 'output', coalesce(e ->> 'content_type', j.content_type), e -> 'error',
-                   coalesce(e -> 'metrics', j.metrics), now()
+                   coalesce(e -> 'metrics', j.metrics), e -> 'tools', now()
               from (select (select endings from given) -> j.run_id::text) as ending (e))
      where j.run_id = any (array(select jsonb_object_keys(endings)::uuid from given))
        and j.fence = ((select endings from given) -> j.run_id::text ->> 'fence')::bigint

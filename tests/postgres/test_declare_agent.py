@@ -51,6 +51,22 @@ async def test_pending_runs_without_a_definition_get_it_and_are_due(db: Postgres
     assert (row_of(conn, other), row_of(conn, with_its_own)) == before
 
 
+async def test_runs_of_an_agent_with_tools_get_no_definition_that_knows_nothing_of_them(
+    db: PostgresDb, conn: Conn
+) -> None:
+    waiting = await submit(db, name="Poet", kind="agent")
+    before = row_of(conn, waiting)
+    assert declare(conn)
+    assert row_of(conn, waiting) == before
+
+
+async def test_runs_that_nobody_knew_become_runs_of_an_agent_with_tools(db: PostgresDb, conn: Conn) -> None:
+    waiting = await submit(db, name="Poet")
+    assert declare(conn, definition="")
+    row = row_of(conn, waiting)
+    assert (row["kind"], row["definition"]) == ("agent", None)
+
+
 async def test_running_and_ended_runs_keep_what_they_had(db: PostgresDb, conn: Conn) -> None:
     running, ended = await submit(db, name="Poet"), await submit(db, name="Poet")
     hand = await hire(db)

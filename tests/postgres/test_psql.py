@@ -63,7 +63,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
     "get_worker_status": {},
-    "is_served": {"queue": "default"},
+    "is_served": {"queue": "default", "names": "{}"},
     "keep_plans": {},
     "list_runs": {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": "20"},
     "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}"},

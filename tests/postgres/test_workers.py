@@ -198,3 +198,11 @@ async def test_a_queue_is_served_by_a_live_daemon_only(db: PostgresDb, conn: Con
             case "stopped":
                 await verbs.stop_worker(hand.worker_id)
         assert not await verbs.is_served("default"), left
+
+
+async def test_what_only_those_can_execute_who_imported_it_is_served_by_them_only(db: PostgresDb, conn: Conn) -> None:
+    verbs = (await db.connected()).verbs
+    await hire(db, names=["a", "b"])
+    await hire(db, names=["c"])
+    for names, served in (((), True), (("a",), True), (("b", "a"), True), (("a", "c"), False), (("d",), False)):
+        assert await verbs.is_served("default", names) is served, names

@@ -13,12 +13,16 @@ from pgrun import (
     PostgresDb,
     RetryPolicy,
     Run,
+    RunContext,
     RunMetrics,
     RunOutput,
     RunStatus,
     Settings,
     Task,
+    Tool,
+    ToolExecution,
     Worker,
+    tool,
 )
 from pgrun.run.base import RunFailure
 
@@ -55,6 +59,26 @@ async def an_agent_of_plain_text() -> None:
     assert_type(await (await agent.arun("?", background=True)).aresult(), str)
     assert_type(agent.run("?").result(), str)
     assert_type(Agent(model="gpt-5-mini", output_schema=None), Agent[str])
+
+
+async def tools_are_still_the_functions_they_were() -> None:
+    @tool
+    def weather(city: str, days: int = 1) -> str:
+        return city
+
+    @tool(repeat="pure", timeout=5)
+    async def look(city: str, run: RunContext) -> bytes:
+        return b""
+
+    def forecast(city: str) -> str:
+        return city
+
+    assert_type(weather("Rome", days=2), str)
+    checked: Tool[..., str] = weather
+    agent = Agent(model="gpt-5-mini", tools=[weather, look, forecast], tool_choice="look", output_schema=City)
+    assert_type(agent, Agent[City])
+    assert_type((await agent.arun("?")).tools, list[ToolExecution])
+    assert checked
 
 
 async def a_type_for_one_run(agent: Agent[str], cities: Agent[City]) -> None:

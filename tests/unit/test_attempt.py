@@ -58,6 +58,7 @@ def claimed(**columns: Any) -> Claimed:
             "definition": None,
             "output_schema": None,
             "metrics": "{}",
+            "metadata": None,
             **columns,
         }
     )

@@ -7,6 +7,7 @@ from uuid import UUID
 import anyio
 import pytest
 from pydantic import BaseModel
+from support.models import ScriptedModel, calling
 
 from pgrun import (
     Agent,
@@ -16,6 +17,7 @@ from pgrun import (
     OutputInvalid,
     QuotaExceeded,
     RetryPolicy,
+    RunContext,
     RunFailed,
     RunStatus,
 )
@@ -157,3 +159,18 @@ def test_it_works_without_an_event_loop(models: ModelServer) -> None:
     models.script(TOKYO)
     run = agent_at(models).run("?")
     assert run.result() == City(name="Tokyo", people=37)
+
+
+async def test_an_attempt_that_is_repeated_goes_on_after_its_calls_and_tells_tools_its_number() -> None:
+    attempts: list[int] = []
+
+    def look(run: RunContext) -> str:
+        attempts.append(run.attempt)
+        return "found"
+
+    call = calling(("look", "{}"))
+    model = ScriptedModel(call, ModelUnavailable("later"), call, "Tokyo.")
+    agent = Agent(name="Cities", model=model, tools=[look], retry=RetryPolicy(base_delay=0.001))
+    run = await agent.arun("?")
+    assert (run.content, attempts, run.attempt) == ("Tokyo.", [1, 2], 2)
+    assert [each.result for each in run.tools] == ["found", "found"]

@@ -85,7 +85,10 @@ def test_openai_is_imported_in_models_only_and_never_at_the_start() -> None:
     assert all(each.lazy for each in found)
 
 
-@pytest.mark.parametrize(("library", "package"), [("typer", "cli"), ("uvicorn", "testing"), ("starlette", "testing")])
+@pytest.mark.parametrize(
+    ("library", "package"),
+    [("typer", "cli"), ("uvicorn", "testing"), ("starlette", "testing"), ("docstring_parser", "run")],
+)
 def test_a_library_of_one_package_is_imported_nowhere_else(library: str, package: str) -> None:
     assert {each.importer.split(".")[0] for each in imports() if each.target == library} == {package}
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic import BaseModel
+from support.models import USAGE, ScriptedModel
 
 from pgrun import (
     ContentFiltered,
@@ -11,15 +12,17 @@ from pgrun import (
     ModelUnavailable,
     OutputInvalid,
     OutputTruncated,
+    RunContext,
     RunMetrics,
 )
 from pgrun.errors import AttemptError
 from pgrun.models.base import Message, Model, ModelRequest, ModelResponse, OutputFormat
+from pgrun.run._tool_calls import ToolCalls
+from pgrun.run._toolset import Toolset
 from pgrun.run.loop import MAX_REPAIRS, Turns
 from pgrun.run.output import OutputSchema
 
 QUESTION = (Message("system", "You know cities."), Message("user", "Tokyo?"))
-USAGE = RunMetrics(input_tokens=10, output_tokens=3, total_tokens=13, cached_tokens=4, reasoning_tokens=1)
 VALID = '{"name": "Tokyo", "people": 37}'
 
 
@@ -28,29 +31,9 @@ class City(BaseModel):
     people: int
 
 
-class ScriptedModel:
-    """Gives the answers it was made with, one per call, and keeps what it was asked."""
-
-    provider = "scripted"
-    id = "scripted"
-
-    def __init__(self, *answers: str | ModelResponse | AttemptError) -> None:
-        self.asked: list[ModelRequest] = []
-        self._answers = iter(answers)
-
-    def definition(self) -> dict[str, Any]:
-        return {"provider": self.provider, "id": self.id}
-
-    async def call(self, request: ModelRequest) -> ModelResponse:
-        self.asked.append(request)
-        answer = next(self._answers)
-        if isinstance(answer, AttemptError):
-            raise answer
-        return ModelResponse(answer, usage=USAGE) if isinstance(answer, str) else answer
-
-
 def turns(model: ScriptedModel, output: Any = City) -> Turns:
-    return Turns(model, QUESTION, None if output is None else OutputSchema.of(output))
+    calls = ToolCalls(Toolset(), RunContext(run_id="run-1", session_id=None, agent_name="Cities", attempt=1))
+    return Turns(model, QUESTION, None if output is None else OutputSchema.of(output), calls=calls)
 
 
 def times(count: int) -> RunMetrics:

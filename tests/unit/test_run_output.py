@@ -31,6 +31,7 @@ def row(**columns: Any) -> dict[str, Any]:
         "error": None,
         "attempt": 2,
         "metrics": {"input_tokens": 7, "duration": 1.5},
+        "tools": None,
         "created_at": NOW,
         "started_at": NOW,
         "finished_at": None,

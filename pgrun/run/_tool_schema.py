@@ -1,0 +1,108 @@
+"""The signature of a tool: as a JSON schema for the model, and as a check of the arguments that the model gives."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, get_args
+
+from pydantic import TypeAdapter
+
+from pgrun.errors import UsageError
+from pgrun.run._declared import SchemaGenerator, stored_form
+from pgrun.run._json_schema import NO_SCHEMA, Schema
+from pgrun.run._parameters import adapter_of, object_of, parameters_of
+from pgrun.run._strict import strict_schema
+from pgrun.run.context import RunContext
+
+
+class Signature:
+    """The parameters of a tool.
+
+    Args:
+        function: Of the tool.
+        what: It, in messages.
+        name: Its name, where the paths in messages begin.
+        descriptions: What each parameter means; one in the annotation is preferred.
+        strict: Whether the provider is to enforce the schema. None: if it can.
+
+    Attributes:
+        schema: What the model is told.
+        is_strict: Whether `schema` is in the subset of strict mode.
+
+    Raises:
+        UsageError: A parameter cannot be described; the message names it.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        what: str,
+        *,
+        name: str,
+        descriptions: Mapping[str, str],
+        strict: bool | None,
+    ) -> None:
+        parameters = parameters_of(function, what)
+        shown = [each for each in parameters if not _is_context(each)]
+        self._filled = [each.name for each in parameters if _is_context(each)]
+        for each in shown:
+            _check(each, f"{what}: parameter {each.name}")
+        self._adapter: TypeAdapter[Any] = TypeAdapter(object_of(shown))
+        plain = _schema(self._adapter)
+        plain.pop("title", None)
+        for each in shown:
+            _describe(plain["properties"][each.name], each, descriptions.get(each.name))
+        self.schema, self.is_strict = _strictest(plain, name, strict)
+
+    def load(self, arguments: str, context: RunContext) -> dict[str, Any]:
+        """The keyword arguments of a call, from the JSON that the model wrote and the run.
+
+        Raises:
+            ValidationError: The JSON does not fit the signature.
+        """
+        # Some servers write nothing where there is nothing to say.
+        given: dict[str, Any] = self._adapter.validate_json(arguments or "{}", by_alias=True, by_name=True)
+        return {**given, **dict.fromkeys(self._filled, context)}
+
+
+def _is_context(parameter: inspect.Parameter) -> bool:
+    return parameter.annotation is RunContext or RunContext in get_args(parameter.annotation)
+
+
+def _check(parameter: inspect.Parameter, what: str) -> None:
+    if parameter.name == "self":
+        raise UsageError(f"{what} is nothing a model could give; make a tool of the bound method: tool(thing.method)")
+    if reason := _gap(_schema(adapter_of(parameter.annotation, what))):
+        raise UsageError(f"{what} has a type without a JSON schema: {parameter.annotation!r}: {reason}")
+
+
+def _schema(adapter: TypeAdapter[Any]) -> Schema:
+    return adapter.json_schema(mode="validation", by_alias=True, schema_generator=SchemaGenerator)
+
+
+def _gap(node: Any) -> str | None:
+    """The reason that `SchemaGenerator` has left in place of a type without a schema, if there is one."""
+    if isinstance(node, dict) and NO_SCHEMA in node:
+        return str(node[NO_SCHEMA])
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return next(filter(None, map(_gap, children)), None)
+
+
+def _describe(node: Schema, parameter: inspect.Parameter, description: str | None) -> None:
+    """Adds what the docstring says, and the default, which the model has to repeat where strict mode requires everything."""
+    text = node.get("description", description or "")
+    if isinstance(parameter.default, str | int | float):
+        text = f"{text} Default: {json.dumps(parameter.default)}.".strip()
+    if text:
+        node["description"] = text
+
+
+def _strictest(schema: Schema, name: str, strict: bool | None) -> tuple[Schema, bool]:
+    if strict is False:
+        return schema, False
+    try:
+        return strict_schema(stored_form(schema, name=name), name=name), True
+    except UsageError:
+        if strict:
+            raise
+        return schema, False

@@ -1,0 +1,163 @@
+"""`@tool`: a Python function that a model may call. Here it is declared; `_tool_calls` executes it."""
+
+import inspect
+import math
+import re
+from collections.abc import Awaitable, Callable
+from functools import partial, update_wrapper
+from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
+
+import anyio
+import anyio.to_thread
+
+from pgrun.errors import UsageError
+from pgrun.models.base import ToolSpec
+from pgrun.run._docstring import read_docstring
+from pgrun.run._tool_schema import Signature
+from pgrun.run.context import RunContext
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+Repeat = Literal["pure", "idempotent", "unsafe"]
+
+_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+class Tool(Generic[P, R]):
+    """A function that a model may call; made by ``@tool``. Calling it calls the function, here and now.
+
+    Args:
+        function: Async, or plain: a plain function runs in a thread. Its parameters, except those annotated `RunContext`, are
+            what the model gives, checked by their annotations. What it returns is shown to the model: a text as it is,
+            anything else as JSON. What it raises is shown too, so that the model can do better; only `ToolFailed` ends the run.
+        name: By which the model calls it. Default: the function's.
+        description: What the model is told about it. Default: the function's docstring, whose section about arguments describes
+            the parameters (Google, numpy or Sphinx style).
+        repeat: What happens if it is called again because nobody knows whether the first call came to its end: nothing else
+            than at the first (`pure`), nothing as long as `RunContext.idempotency_key` is the same (`idempotent`), or harm
+            (`unsafe`). That is the default, because to be wrong costs a question then, and a second payment otherwise.
+        timeout: Seconds after which the model is told that there is no result. An async function is cancelled; a thread cannot
+            be, and goes on unheeded. Default: as long as it takes.
+        strict: Whether the provider is to enforce the types of the arguments. Default: if it can, that is without ``dict`` and
+            ``Any``.
+
+    Raises:
+        UsageError: An argument cannot be; for a parameter that cannot be described it names the parameter.
+    """
+
+    def __init__(
+        self,
+        function: Callable[P, R],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        repeat: Repeat = "unsafe",
+        timeout: float | None = None,
+        strict: bool | None = None,
+    ) -> None:
+        self.name = _checked_name(function, name)
+        self.repeat = _checked_repeat(self.name, repeat)
+        self.timeout = _checked_timeout(self.name, timeout)
+        self.function = function
+        documented = read_docstring(inspect.getdoc(function))
+        what = f'tool "{self.name}"'
+        self._signature = Signature(function, what, name=self.name, descriptions=documented.parameters, strict=strict)
+        self.spec = ToolSpec(
+            self.name,
+            documented.text if description is None else description,
+            self._signature.schema,
+            self._signature.is_strict,
+        )
+        update_wrapper(self, function, updated=())
+
+    def __repr__(self) -> str:
+        return f"<Tool {self.name}>"
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Calls the function itself."""
+        return self.function(*args, **kwargs)
+
+    def load(self, arguments: str, context: RunContext) -> dict[str, Any]:
+        """The keyword arguments of a call, from the JSON that a model wrote and the run that calls.
+
+        Raises:
+            ValidationError: They do not fit.
+        """
+        return self._signature.load(arguments, context)
+
+    async def execute(self, kwargs: dict[str, Any]) -> Any:
+        """Calls the function and returns its result; the agent loop does that.
+
+        Raises:
+            TimeoutError: There was no result in time.
+            Exception: Whatever the function raises.
+        """
+        call = self._call if inspect.iscoroutinefunction(self.function) else self._call_in_thread
+        with anyio.move_on_after(self.timeout):
+            return await call(kwargs)
+        raise TimeoutError(f"no result within {self.timeout:g} s")
+
+    async def _call(self, kwargs: dict[str, Any]) -> Any:
+        function: Callable[..., Any] = self.function
+        return await function(**kwargs)
+
+    async def _call_in_thread(self, kwargs: dict[str, Any]) -> Any:
+        function: Callable[..., Any] = self.function
+        # No limit of its own, anyio's is 40 for all: how many are called at once is limited elsewhere.
+        value = await anyio.to_thread.run_sync(
+            partial(function, **kwargs),
+            limiter=anyio.CapacityLimiter(1),
+            abandon_on_cancel=self.timeout is not None,
+        )
+        return await value if isinstance(value, Awaitable) else value
+
+
+@overload
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
+@overload
+def tool(
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    repeat: Repeat = "unsafe",
+    timeout: float | None = None,
+    strict: bool | None = None,
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
+def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Makes a tool of a function, as ``@tool`` or ``@tool(name=…)``; see `Tool` for the options."""
+    return partial(Tool, **options) if function is None else Tool(function, **options)
+
+
+def as_tool(item: object) -> Tool[..., Any]:
+    """A tool as it is, and a plain function as a tool; `UsageError` for anything else."""
+    if isinstance(item, Tool):
+        return item
+    if not callable(item) or isinstance(item, type):
+        raise UsageError(f"tools: {item!r:.100} is neither a function nor a tool")
+    return Tool(item)
+
+
+def _checked_name(function: object, name: str | None) -> str:
+    if not callable(function) or isinstance(function, type):
+        raise UsageError(f"@tool goes before a function, not {function!r:.100}")
+    if isinstance(function, partial):  # the model would see what was bound by name, and could give something else
+        raise UsageError(f"@tool: {function!r:.100} is no function; write one that calls it")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise UsageError(f"@tool: {function!r:.100} yields; a tool returns its result")
+    found = getattr(function, "__name__", None) if name is None else name
+    if not isinstance(found, str) or not _NAME.fullmatch(found):
+        raise UsageError(f"tool name {found!r}: letters, digits, _ and -, at most 64; give one with @tool(name=…)")
+    return found
+
+
+def _checked_repeat(name: str, repeat: Repeat) -> Repeat:
+    if repeat not in get_args(Repeat):
+        raise UsageError(f'tool "{name}": repeat={repeat!r} is none of {", ".join(get_args(Repeat))}')
+    return repeat
+
+
+def _checked_timeout(name: str, timeout: float | None) -> float | None:
+    if timeout is not None and (not isinstance(timeout, int | float) or not 0 < timeout < math.inf):
+        raise UsageError(f'tool "{name}": timeout={timeout!r}: seconds, more than 0')
+    return timeout
