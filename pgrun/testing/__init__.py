@@ -22,21 +22,26 @@ Starting a server needs the extra ``pgrun[testing]``; importing this package doe
 
 from pgrun.testing.answers import (
     Answer,
+    ToolCall,
     Usage,
-    disconnect,
     failed,
     filtered,
-    hang,
-    http_error,
     invalid_json,
-    quota_exceeded,
-    rate_limited,
     refusal,
     reply,
-    server_error,
+    tool_call,
     truncated,
-    unauthorized,
     wrong_shape,
+)
+from pgrun.testing.faults import (
+    cut,
+    disconnect,
+    hang,
+    http_error,
+    quota_exceeded,
+    rate_limited,
+    server_error,
+    unauthorized,
 )
 from pgrun.testing.journal import Call
 from pgrun.testing.server import ModelServer
@@ -45,7 +50,9 @@ __all__ = [
     "Answer",
     "Call",
     "ModelServer",
+    "ToolCall",
     "Usage",
+    "cut",
     "disconnect",
     "failed",
     "filtered",
@@ -57,6 +64,7 @@ __all__ = [
     "refusal",
     "reply",
     "server_error",
+    "tool_call",
     "truncated",
     "unauthorized",
     "wrong_shape",

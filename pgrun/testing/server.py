@@ -4,16 +4,21 @@ The server lives in an event loop in a thread of its own, so that neither a bloc
 from answering.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pgrun.errors import UsageError
-from pgrun.testing.answers import Scripted
-from pgrun.testing.journal import Call, Journal, Outcome
+from pgrun.testing.answers import Scripted, Usage
+from pgrun.testing.background import Background
+from pgrun.testing.bill import Bill
+from pgrun.testing.desk import Desk
+from pgrun.testing.journal import Call, Journal, Lookup, Outcome
 from pgrun.testing.patience import Patience
+from pgrun.testing.responses import BackgroundMode, ResponsesApi
 from pgrun.testing.script import Match, Script
+from pgrun.testing.store import Store
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -24,21 +29,38 @@ _HOST = "127.0.0.1"
 class ModelServer:
     """An OpenAI-compatible server on the loopback; use it as a context manager, or with `start` and `stop`.
 
-    A stopped server can be started again: it keeps its port, script and journal, as a provider that comes back.
+    A stopped server can be started again: it keeps its port, script, journal and responses, as a provider that comes
+    back, and background responses go on where they stopped.
 
     Args:
         port: Where to listen; 0 takes a free port.
-        delay: Seconds before each answer that does not say otherwise; can be set at any time.
+        delay: Seconds before the first output of each answer that does not say otherwise; can be set at any time.
+        interval: Seconds between two deltas of each answer that does not say otherwise; can be set at any time.
+        background: "offered": as the provider does; "rejected": 400, as endpoints without background mode answer;
+            "ignored": as those answer that take no notice of the parameter, in the foreground.
+        replay_window: Seconds in which the stream of a background response can be picked up again.
     """
 
     api_key = "test-key"
     """Any key is accepted; this one makes plain that it is none."""
 
-    def __init__(self, *, port: int = 0, delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        delay: float = 0.0,
+        interval: float = 0.0,
+        background: BackgroundMode = "offered",
+        replay_window: float = 300.0,
+    ) -> None:
         self._port = port
         self._script = Script()
         self._journal = Journal()
-        self._patience = Patience(delay)
+        self._patience = Patience(delay, interval)
+        self._bill = Bill()
+        self._store = Store(replay_window)
+        self._responses = ResponsesApi(self._store, background)
+        self._background = Background()
         self._portal: BlockingPortal | None = None
         self._running = ExitStack()
 
@@ -51,12 +73,14 @@ class ModelServer:
         """
         if self._portal is None:
             with _told_of_the_extra():
-                from pgrun.testing.endpoint import application
+                from pgrun.testing.application import application
                 from pgrun.testing.loopback import listen, serve
             listener = listen(self._port)
             self._port = listener.getsockname()[1]
-            app = application(self._script, self._journal, self._patience)
+            desk = Desk(self._script, self._journal, self._patience, self._bill)
+            app = application(desk, self._responses, self._store, self._background)
             self._portal = self._open_portal()
+            self._portal.start_task(self._background.serve)
             self._portal.start_task(serve, app, listener, self._journal.drop_open_calls)
         return self
 
@@ -97,6 +121,15 @@ class ModelServer:
     def delay(self, seconds: float) -> None:
         self._patience.delay = seconds
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two deltas of each answer that does not say otherwise."""
+        return self._patience.interval
+
+    @interval.setter
+    def interval(self, seconds: float) -> None:
+        self._patience.interval = seconds
+
     def script(self, *answers: Scripted, match: Match = None) -> None:
         """Play these answers in order, one for each matching call; after the last one calls are answered as before.
 
@@ -118,6 +151,35 @@ class ModelServer:
     def calls(self) -> list[Call]:
         """What has been asked so far, in order of arrival; a snapshot, to be read again after something happened."""
         return self._journal.calls
+
+    @property
+    def lookups(self) -> list[Lookup]:
+        """Which requests have asked no model so far, in order: stored responses retrieved, cancelled and deleted."""
+        return self._journal.lookups
+
+    @property
+    def responses(self) -> dict[str, dict[str, Any]]:
+        """Every stored Response object by its id, as it is now."""
+        return self._store.bodies
+
+    @property
+    def paid(self) -> int:
+        """How many calls have been paid for so far: those that produced output tokens, each once.
+
+        A foreground call whose connection breaks and a background one that is cancelled are paid for as far as they
+        came, one that fails or hangs is not.
+        """
+        return len(self._bill.by_response)
+
+    @property
+    def paid_tokens(self) -> Usage:
+        """All tokens paid for so far."""
+        return self._bill.total
+
+    @property
+    def paid_by_response(self) -> Mapping[str, Usage]:
+        """The tokens paid for so far by response id."""
+        return self._bill.by_response
 
     def wait_for_calls(self, count: int, timeout: float = 5.0, *, outcome: Outcome | None = None) -> list[Call]:
         """Block until `count` calls have been received, and return those there are.

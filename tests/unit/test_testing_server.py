@@ -195,7 +195,7 @@ def test_what_needs_a_running_server_says_so() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "pgrun.testing.loopback", raising=False)
-    monkeypatch.delitem(sys.modules, "pgrun.testing.endpoint", raising=False)
+    monkeypatch.delitem(sys.modules, "pgrun.testing.application", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
 
     with pytest.raises(UsageError, match=r"pip install \"pgrun\[testing\]\""):
@@ -223,8 +223,6 @@ def test_requests_the_provider_would_not_take(server: ModelServer) -> None:
         ('{"input": "x"}', "model"),
         ('{"model": "m"}', "input"),
         ('{"model": "m", "input": 7}', "input"),
-        ('{"model": "m", "input": "x", "stream": true}', "stream"),
-        ('{"model": "m", "input": "x", "background": true}', "background"),
         ('{"model": "m", "input": "x", "text": {"format": {"type": "xml"}}}', "text.format.type"),
         ('{"model": "m", "input": "x", "text": {"format": {"type": "json_schema"}}}', "text.format.name"),
         (
@@ -238,12 +236,12 @@ def test_requests_the_provider_would_not_take(server: ModelServer) -> None:
     ]:
         status, error = post(server, body, **key)
         assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
-    assert [call.status for call in server.calls] == [401, 401] + [400] * 11
+    assert [call.status for call in server.calls] == [401, 401] + [400] * 9
 
 
 def test_paths_that_are_not_offered(server: ModelServer) -> None:
-    status, error = post(server, "{}", "/v1/chat/completions")
+    status, error = post(server, "{}", "/v1/embeddings")
 
     assert status == 404
-    assert error["message"] == ("Invalid URL (POST /v1/chat/completions): this test server answers POST /v1/responses.")
+    assert error["message"] == "Invalid URL (POST /v1/embeddings): this test server does not answer that."
     assert server.calls == []

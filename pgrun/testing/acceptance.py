@@ -1,0 +1,55 @@
+"""What the provider demands of every call, whatever API it is for: a key, a JSON body, a schema it can follow.
+
+What the provider answers with 400 or 401 is refused here, in `responses`, `chat` and `tools` in the same words, so that
+a request that only a forgiving fake would accept is found in a test and not at the first paid call.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pgrun.testing.request import RequestRejected, missing
+from pgrun.testing.strictness import SchemaRejected, check_strict
+
+_SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+def check_key(headers: Mapping[str, str]) -> None:
+    """Check that a call brings a key, whichever it is.
+
+    Raises:
+        RequestRejected: It does not (401).
+    """
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key.strip():
+        raise RequestRejected("You didn't provide an API key in an Authorization header (Bearer ...).", status=401)
+
+
+def check_format(wanted: Mapping[str, Any], place: str) -> None:
+    """Check the form that the answer shall have; `place` is the parameter that says so.
+
+    Raises:
+        RequestRejected: The provider does not know it, or its schema is not what strict mode takes.
+    """
+    if wanted.get("type") not in ("text", "json_object", "json_schema"):
+        raise RequestRejected(f"Invalid value for '{place}.type'.", param=f"{place}.type", code="invalid_value")
+    if wanted["type"] == "json_schema":
+        _check_schema(wanted, place)
+
+
+def _check_schema(wanted: Mapping[str, Any], place: str) -> None:
+    name, schema = wanted.get("name"), wanted.get("schema")
+    if not name:
+        raise missing(f"{place}.name")
+    if not _SCHEMA_NAME.fullmatch(str(name)):
+        message = f"Invalid '{place}.name': expected 1 to 64 letters, digits, underscores or dashes."
+        raise RequestRejected(message, param=f"{place}.name", code="invalid_value")
+    if not isinstance(schema, dict):
+        raise missing(f"{place}.schema")
+    if not wanted.get("strict"):
+        return
+    try:
+        check_strict(schema)
+    except SchemaRejected as error:
+        message = f"Invalid schema for response_format '{name}': {error}"
+        raise RequestRejected(message, param=f"{place}.schema", code="invalid_json_schema") from error

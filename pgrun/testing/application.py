@@ -1,0 +1,33 @@
+"""Everything the server answers, under the provider's paths; `loopback` serves it."""
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from pgrun.testing.answers import HttpError
+from pgrun.testing.background import Background
+from pgrun.testing.desk import Desk
+from pgrun.testing.endpoint import ModelEndpoint
+from pgrun.testing.lookups import Lookups
+from pgrun.testing.response import error_body
+from pgrun.testing.responses import ResponsesApi
+from pgrun.testing.store import Store
+
+
+def application(desk: Desk, responses: ResponsesApi, store: Store, background: Background) -> Starlette:
+    """The routes to all parts of the server."""
+    return Starlette(
+        routes=[
+            Route(responses.path, ModelEndpoint(responses, desk, background), methods=["POST"]),
+            *Lookups(store, desk.journal).routes,
+        ],
+        exception_handlers={404: _not_offered, 405: _not_offered},
+    )
+
+
+def _not_offered(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    message = f"Invalid URL ({request.method} {request.url.path}): this test server does not answer that."
+    return JSONResponse(error_body(HttpError(status, message)), status)
