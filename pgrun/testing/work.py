@@ -74,7 +74,7 @@ class Work:
         self._bill = bill
         self._bell = Bell()
         self._waiting = anyio.CancelScope()
-        self._begun = False
+        self._begun = not isinstance(answer, Hang)  # a model works on it; one that hangs has not begun
 
     @property
     def cut_after(self) -> int | None:
@@ -140,10 +140,7 @@ class Work:
         return opening[made] if made < len(opening) else self._plan.output[made - len(opening)]
 
     async def _become_due(self, step: Step) -> None:
-        if len(self.steps) < len(self._plan.opening):
-            # The provider has taken the call; unless it hangs, a model has begun to think.
-            self._begun = not isinstance(self.answer, Hang)
-        elif len(self.steps) == len(self._plan.opening):
+        if len(self.steps) == len(self._plan.opening):
             await self._patience.hold(self.answer)
             self._begun = True
         elif step.size and any(made.size for made in self.steps):
