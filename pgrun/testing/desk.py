@@ -6,17 +6,22 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
+from uuid import uuid4
 
 from pgrun.testing.acceptance import check_key
 from pgrun.testing.answers import Disconnect, HttpError, Reply, Worked
 from pgrun.testing.bill import Bill
 from pgrun.testing.journal import Call, Journal
+from pgrun.testing.limits import Meter
 from pgrun.testing.makeup import reply_to
 from pgrun.testing.patience import Patience
 from pgrun.testing.request import ModelRequest, RequestRejected
+from pgrun.testing.response import input_tokens
 from pgrun.testing.script import Script
 from pgrun.testing.work import Plan, Step, Work
+
+Gets: TypeAlias = Work | HttpError | Disconnect
 
 
 class Api(Protocol):
@@ -50,11 +55,12 @@ class Api(Protocol):
 
 @dataclass(frozen=True)
 class Taken:
-    """A call that has been taken, and what it gets."""
+    """A call that has been taken, and what it gets, with these headers."""
 
     call: Call
     request: ModelRequest
-    gets: Work | HttpError | Disconnect
+    gets: Gets
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,7 @@ class Desk:
     journal: Journal
     patience: Patience
     bill: Bill
+    meter: Meter
 
     def take(self, api: Api, body: dict[str, Any] | None, headers: Mapping[str, str]) -> Taken:
         """Enter a call into the journal, and decide what it gets; `body` is None if it was no JSON object."""
@@ -76,28 +83,34 @@ class Desk:
             headers=headers,
             received_at=time.monotonic(),
         )
+        gets = self._decide(api, request if body is not None else None, call)
+        own = {"x-request-id": f"req_{uuid4().hex}", **self.meter.headers(request.model)}
+        return Taken(call, request, gets, own)
+
+    def _decide(self, api: Api, request: ModelRequest | None, call: Call) -> Gets:
         try:
-            self._check(api, request if body is not None else None, headers)
+            check_key(call.headers)
+            if request is None:
+                raise RequestRejected("We could not parse the JSON body of your request.")
+            api.check(request)
         except RequestRejected as rejected:
-            return Taken(call, request, rejected.answer)
+            return rejected.answer
+        needed = input_tokens(request) + request.max_output_tokens
+        return self.meter.admit(request.model, needed) or self._play(api, request, call, needed)
+
+    def _play(self, api: Api, request: ModelRequest, call: Call, admitted: int) -> Gets:
         try:
-            return Taken(call, request, self._decide(api, request, call))
+            answer = self.script.answer(request)
+            if isinstance(answer, HttpError | Disconnect):
+                return answer
+            assert isinstance(answer, Worked)
+            plan = api.plan(request, reply_to(request, answer), answer.deltas)
         except Exception as error:
             # The test's own functions run here. Their error must reach the test as one that no client tries again.
-            return Taken(call, request, _test_error(error))
-
-    def _check(self, api: Api, request: ModelRequest | None, headers: Mapping[str, str]) -> None:
-        check_key(headers)
-        if request is None:
-            raise RequestRejected("We could not parse the JSON body of your request.")
-        api.check(request)
-
-    def _decide(self, api: Api, request: ModelRequest, call: Call) -> Work | HttpError | Disconnect:
-        answer = self.script.answer(request)
-        if isinstance(answer, HttpError | Disconnect):
-            return answer
-        assert isinstance(answer, Worked)
-        plan = api.plan(request, reply_to(request, answer), answer.deltas)
+            return _test_error(error)
+        if plan.usage is not None:
+            used = plan.usage.input_tokens + plan.usage.output_tokens
+            self.meter.charge(request.model, max(0, used - admitted))
         work = Work(plan, answer, self.patience, self.bill)
         api.keep(request, work)
         self.journal.identify(call, work.id)

@@ -12,7 +12,7 @@ from pgrun.testing.desk import Api, Desk, Taken
 from pgrun.testing.exchange import Connection, Exchange
 from pgrun.testing.journal import Outcome
 from pgrun.testing.request import parse
-from pgrun.testing.response import error_body, headers
+from pgrun.testing.response import error_body
 from pgrun.testing.work import Work
 
 
@@ -51,11 +51,13 @@ class _Answering:
     async def give(self) -> None:
         gets = self._taken.gets
         give = partial(self._give_work, gets) if isinstance(gets, Work) else partial(self._give_none, gets)
-        if not await self._exchange.unless_gone(give):
+        if not self._desk.patience.takes_time(gets.answer if isinstance(gets, Work) else gets):
+            await give()
+        elif not await self._exchange.unless_gone(give):
             self._note("aborted", None)
 
     async def _give_work(self, work: Work) -> None:
-        extra, cut = headers(self._taken.call.number, {}), work.answer.cut
+        extra, cut = self._taken.headers, work.answer.cut
         if self._taken.request.streams:
             steps = work.follow() if self._alone else work.work()
             return await self._exchange.send_stream(work, steps, self._api.frame, extra)
@@ -69,8 +71,8 @@ class _Answering:
         await self._desk.patience.hold(answer)
         if isinstance(answer, Disconnect):
             return self._exchange.abort()
-        extra = headers(self._taken.call.number, answer.headers)
-        await self._exchange.send_json(error_body(answer), answer.status, extra)
+        own = {name.lower(): value for name, value in answer.headers.items()}
+        await self._exchange.send_json(error_body(answer), answer.status, {**self._taken.headers, **own})
 
     def _note(self, outcome: Outcome, status: int | None) -> None:
         if isinstance(self._taken.gets, Work) and not self._alone:

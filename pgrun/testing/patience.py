@@ -21,17 +21,29 @@ class Patience:
         self.interval = interval
         self._hanging: set[anyio.CancelScope] = set()
 
+    def takes_time(self, answer: Answer) -> bool:
+        """Whether there is anything to wait for."""
+        if isinstance(answer, Hang) or self._delay_of(answer) > 0:
+            return True
+        return isinstance(answer, Worked) and self._interval_of(answer) > 0
+
     async def hold(self, answer: Answer) -> None:
         """Wait until `answer` is due."""
-        if (seconds := self.delay if answer.delay is None else answer.delay) > 0:
+        if (seconds := self._delay_of(answer)) > 0:
             await anyio.sleep(seconds)
         if isinstance(answer, Hang):
             await self._hang()
 
     async def pause(self, answer: Worked) -> None:
         """Wait as long as the model takes for the next delta."""
-        if (seconds := self.interval if answer.interval is None else answer.interval) > 0:
+        if (seconds := self._interval_of(answer)) > 0:
             await anyio.sleep(seconds)
+
+    def _delay_of(self, answer: Answer) -> float:
+        return self.delay if answer.delay is None else answer.delay
+
+    def _interval_of(self, answer: Worked) -> float:
+        return self.interval if answer.interval is None else answer.interval
 
     async def _hang(self) -> None:
         with anyio.CancelScope() as scope:

@@ -103,6 +103,12 @@ class ModelRequest:
         return self.body.get("parallel_tool_calls") is not False
 
     @property
+    def max_output_tokens(self) -> int:
+        """How many tokens the answer may have, 0 where the request sets no limit."""
+        limit = self.body.get("max_output_tokens")
+        return limit if isinstance(limit, int) else 0
+
+    @property
     def streams(self) -> bool:
         """Whether the answer shall come as a stream of events."""
         return bool(self.body.get("stream"))

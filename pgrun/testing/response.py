@@ -10,8 +10,6 @@ from pgrun.testing.answers import HttpError, Reply, ToolCall, Usage
 from pgrun.testing.request import ModelRequest
 
 _CHARACTERS_PER_TOKEN = 4
-_REQUEST_LIMIT = 10_000
-_TOKEN_LIMIT = 2_000_000
 
 _STATUS = {"completed": "completed", "refused": "completed", "failed": "failed"}  # the rest is "incomplete"
 _REASON = {"truncated": "max_output_tokens", "filtered": "content_filter"}
@@ -37,20 +35,6 @@ _ECHOED: Mapping[str, Any] = {
 def error_body(error: HttpError) -> dict[str, Any]:
     """The provider's body for an error status."""
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
-
-
-def headers(number: int, extra: Mapping[str, str]) -> dict[str, str]:
-    """The provider's headers for the answer to call `number`, with `extra` over them."""
-    usual = {
-        "x-request-id": f"req_{uuid4().hex}",
-        "x-ratelimit-limit-requests": str(_REQUEST_LIMIT),
-        "x-ratelimit-limit-tokens": str(_TOKEN_LIMIT),
-        "x-ratelimit-remaining-requests": str(max(0, _REQUEST_LIMIT - number)),
-        "x-ratelimit-remaining-tokens": str(_TOKEN_LIMIT),
-        "x-ratelimit-reset-requests": "6ms",
-        "x-ratelimit-reset-tokens": "0s",
-    }
-    return usual | {name.lower(): value for name, value in extra.items()}
 
 
 def response_body(reply: Reply, request: ModelRequest, usage: Usage | None, *, background: bool) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from pgrun.testing.background import Background
 from pgrun.testing.bill import Bill
 from pgrun.testing.desk import Desk
 from pgrun.testing.journal import Call, Journal, Lookup, Outcome
+from pgrun.testing.limits import Limits, Meter
 from pgrun.testing.patience import Patience
 from pgrun.testing.responses import BackgroundMode, ResponsesApi
 from pgrun.testing.script import Match, Script
@@ -39,6 +40,8 @@ class ModelServer:
         background: "offered": as the provider does; "rejected": 400, as endpoints without background mode answer;
             "ignored": as those answer that take no notice of the parameter, in the foreground.
         replay_window: Seconds in which the stream of a background response can be picked up again.
+        limits: How many requests and tokens each model gets; what is beyond is answered with 429 and a Retry-After.
+            None: usual limits are told with each answer, and nothing is refused.
     """
 
     api_key = "test-key"
@@ -52,12 +55,14 @@ class ModelServer:
         interval: float = 0.0,
         background: BackgroundMode = "offered",
         replay_window: float = 300.0,
+        limits: Limits | None = None,
     ) -> None:
         self._port = port
         self._script = Script()
         self._journal = Journal()
         self._patience = Patience(delay, interval)
         self._bill = Bill()
+        self._meter = Meter(limits)
         self._store = Store(replay_window)
         self._responses = ResponsesApi(self._store, background)
         self._background = Background()
@@ -77,7 +82,7 @@ class ModelServer:
                 from pgrun.testing.loopback import listen, serve
             listener = listen(self._port)
             self._port = listener.getsockname()[1]
-            desk = Desk(self._script, self._journal, self._patience, self._bill)
+            desk = Desk(self._script, self._journal, self._patience, self._bill, self._meter)
             app = application(desk, self._responses, self._store, self._background)
             self._portal = self._open_portal()
             self._portal.start_task(self._background.serve)

@@ -73,6 +73,7 @@ class Work:
         self._patience = patience
         self._bill = bill
         self._bell = Bell()
+        self._written = 0  # characters
         self._waiting = anyio.CancelScope()
         self._begun = not isinstance(answer, Hang)  # a model works on it; one that hangs has not begun
 
@@ -90,14 +91,16 @@ class Work:
         if self.ended:
             return None
         step = self._next()
-        with anyio.CancelScope() as self._waiting:
-            await self._become_due(step)
-        if self._has_been_stopped():
-            return None
+        if self._patience.takes_time(self.answer):
+            with anyio.CancelScope() as self._waiting:
+                await self._become_due(step)
+            if self._has_been_stopped():
+                return None
         if step.body is not None:
             self.body = step.body
         if step.final:
             self._end(self._plan.usage)
+        self._written += step.size
         self.steps.append(step)
         self._bell.ring()
         return step
@@ -143,7 +146,7 @@ class Work:
         if len(self.steps) == len(self._plan.opening):
             await self._patience.hold(self.answer)
             self._begun = True
-        elif step.size and any(made.size for made in self.steps):
+        elif step.size and self._written:
             await self._patience.pause(self.answer)
 
     def _so_far(self) -> Usage | None:
@@ -151,9 +154,8 @@ class Work:
         if usage is None or not self._begun:
             return None
         whole = sum(step.size for step in self._plan.output)
-        written = sum(step.size for step in self.steps)
         # A model that has thought about it has produced something, even where nothing of that has been seen yet.
-        tokens = max(1, usage.output_tokens * written // whole if whole else 0)
+        tokens = max(1, usage.output_tokens * self._written // whole if whole else 0)
         return replace(usage, output_tokens=tokens, reasoning_tokens=min(usage.reasoning_tokens, tokens))
 
     def _end(self, usage: Usage | None) -> None:
