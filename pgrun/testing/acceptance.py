@@ -6,12 +6,30 @@ a request that only a forgiving fake would accept is found in a test and not at 
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pgrun.testing.request import RequestRejected, missing
 from pgrun.testing.strictness import SchemaRejected, check_strict
 
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+
+@dataclass(frozen=True)
+class FormatNames:
+    """What an API calls the parameters that say which form the answer shall have.
+
+    Attributes:
+        format: Where the form is.
+        schema: Where a schema has its name and its body.
+        rejected: What the provider points at if the schema is not strict.
+        code: And the error's code then.
+    """
+
+    format: str
+    schema: str
+    rejected: str
+    code: str | None
 
 
 def check_key(headers: Mapping[str, str]) -> None:
@@ -25,31 +43,32 @@ def check_key(headers: Mapping[str, str]) -> None:
         raise RequestRejected("You didn't provide an API key in an Authorization header (Bearer ...).", status=401)
 
 
-def check_format(wanted: Mapping[str, Any], place: str) -> None:
-    """Check the form that the answer shall have; `place` is the parameter that says so.
+def check_format(wanted: Mapping[str, Any], names: FormatNames) -> None:
+    """Check the form that the answer shall have, as `ModelRequest.output_format` says it.
 
     Raises:
         RequestRejected: The provider does not know it, or its schema is not what strict mode takes.
     """
     if wanted.get("type") not in ("text", "json_object", "json_schema"):
-        raise RequestRejected(f"Invalid value for '{place}.type'.", param=f"{place}.type", code="invalid_value")
+        place = f"{names.format}.type"
+        raise RequestRejected(f"Invalid value for '{place}'.", param=place, code="invalid_value")
     if wanted["type"] == "json_schema":
-        _check_schema(wanted, place)
+        _check_schema(wanted, names)
 
 
-def _check_schema(wanted: Mapping[str, Any], place: str) -> None:
+def _check_schema(wanted: Mapping[str, Any], names: FormatNames) -> None:
     name, schema = wanted.get("name"), wanted.get("schema")
     if not name:
-        raise missing(f"{place}.name")
+        raise missing(f"{names.schema}.name")
     if not _SCHEMA_NAME.fullmatch(str(name)):
-        message = f"Invalid '{place}.name': expected 1 to 64 letters, digits, underscores or dashes."
-        raise RequestRejected(message, param=f"{place}.name", code="invalid_value")
+        message = f"Invalid '{names.schema}.name': expected 1 to 64 letters, digits, underscores or dashes."
+        raise RequestRejected(message, param=f"{names.schema}.name", code="invalid_value")
     if not isinstance(schema, dict):
-        raise missing(f"{place}.schema")
+        raise missing(f"{names.schema}.schema")
     if not wanted.get("strict"):
         return
     try:
         check_strict(schema)
     except SchemaRejected as error:
         message = f"Invalid schema for response_format '{name}': {error}"
-        raise RequestRejected(message, param=f"{place}.schema", code="invalid_json_schema") from error
+        raise RequestRejected(message, param=names.rejected, code=names.code) from error

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from pgrun.testing.answers import HttpError
 from pgrun.testing.background import Background
+from pgrun.testing.chat import ChatApi
 from pgrun.testing.desk import Desk
 from pgrun.testing.endpoint import ModelEndpoint
 from pgrun.testing.lookups import Lookups
@@ -20,7 +21,10 @@ def application(desk: Desk, responses: ResponsesApi, store: Store, background: B
     """The routes to all parts of the server."""
     return Starlette(
         routes=[
-            Route(responses.path, ModelEndpoint(responses, desk, background), methods=["POST"]),
+            *(
+                Route(api.path, ModelEndpoint(api, desk, background), methods=["POST"])
+                for api in (responses, ChatApi())
+            ),
             *Lookups(store, desk.journal).routes,
         ],
         exception_handlers={404: _not_offered, 405: _not_offered},

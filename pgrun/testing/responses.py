@@ -6,7 +6,7 @@
 import json
 from typing import Any, Literal
 
-from pgrun.testing.acceptance import check_format
+from pgrun.testing.acceptance import FormatNames, check_format
 from pgrun.testing.answers import Reply
 from pgrun.testing.request import ModelRequest, RequestRejected, missing
 from pgrun.testing.response import response_body, usage_of
@@ -20,6 +20,7 @@ BackgroundMode = Literal["offered", "rejected", "ignored"]
 
 # Any of these says what to answer; a request has to have one.
 _SOURCES = ("input", "previous_response_id", "prompt", "conversation")
+_FORMAT_NAMES = FormatNames("text.format", "text.format", "text.format.schema", "invalid_json_schema")
 
 
 class ResponsesApi:
@@ -43,7 +44,7 @@ class ResponsesApi:
         """
         _check_input(request.body)
         self._check_background(request.body)
-        check_format(request.output_format, "text.format")
+        check_format(request.output_format, _FORMAT_NAMES)
         check_tools(request)
         check_outputs(self._store.conversation(request))
 

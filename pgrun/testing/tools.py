@@ -49,6 +49,32 @@ def check_outputs(items: Iterable[Mapping[str, Any]]) -> None:
         raise _unmatched(f"No tool output found for function call {next(iter(unanswered))}.")
 
 
+def check_tool_messages(messages: Iterable[Mapping[str, Any]]) -> None:
+    """Check that the tool messages of a chat follow the calls they answer, all of them before anything else is said.
+
+    Raises:
+        RequestRejected: One answers no call, or a call has no answer.
+    """
+    awaited: dict[str, None] = {}
+    for message in messages:
+        if message.get("role") != "tool":
+            _check_answered(awaited)
+            awaited = {str(call.get("id")): None for call in message.get("tool_calls") or []}
+        elif str(message.get("tool_call_id")) in awaited:
+            del awaited[str(message["tool_call_id"])]
+        else:
+            words = "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
+            raise RequestRejected(f"Invalid parameter: {words}", param="messages")
+    _check_answered(awaited)
+
+
+def _check_answered(awaited: Iterable[str]) -> None:
+    if missing_ids := ", ".join(awaited):
+        words = "An assistant message with 'tool_calls' must be followed by tool messages responding to each"
+        ids = f"The following tool_call_ids did not have response messages: {missing_ids}"
+        raise RequestRejected(f"{words} 'tool_call_id'. {ids}", param="messages")
+
+
 def _check_function(function: Function) -> None:
     if not function.name:
         raise missing(f"{function.place}.name")
