@@ -8,9 +8,11 @@ from starlette.routing import Route
 
 from pgrun.testing.answers import HttpError
 from pgrun.testing.background import Background
+from pgrun.testing.batches import Batches
 from pgrun.testing.chat import ChatApi
-from pgrun.testing.desk import Desk
+from pgrun.testing.desk import Api, Desk
 from pgrun.testing.endpoint import ModelEndpoint
+from pgrun.testing.files import Files
 from pgrun.testing.lookups import Lookups
 from pgrun.testing.response import error_body
 from pgrun.testing.responses import ResponsesApi
@@ -18,14 +20,15 @@ from pgrun.testing.store import Store
 
 
 def application(desk: Desk, responses: ResponsesApi, store: Store, background: Background) -> Starlette:
-    """The routes to all parts of the server."""
+    """The routes to all parts of the server; one that is started again has the same."""
+    apis: list[Api] = [responses, ChatApi()]
+    files = Files(desk.journal)
     return Starlette(
         routes=[
-            *(
-                Route(api.path, ModelEndpoint(api, desk, background), methods=["POST"])
-                for api in (responses, ChatApi())
-            ),
+            *(Route(api.path, ModelEndpoint(api, desk, background), methods=["POST"]) for api in apis),
             *Lookups(store, desk.journal).routes,
+            *files.routes,
+            *Batches(apis, desk, files, background).routes,
         ],
         exception_handlers={404: _not_offered, 405: _not_offered},
     )

@@ -23,6 +23,7 @@ from pgrun.testing.store import Store
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
+    from starlette.applications import Starlette
 
 _HOST = "127.0.0.1"
 
@@ -66,6 +67,7 @@ class ModelServer:
         self._store = Store(replay_window)
         self._responses = ResponsesApi(self._store, background)
         self._background = Background()
+        self._application: Starlette | None = None
         self._portal: BlockingPortal | None = None
         self._running = ExitStack()
 
@@ -82,11 +84,12 @@ class ModelServer:
                 from pgrun.testing.loopback import listen, serve
             listener = listen(self._port)
             self._port = listener.getsockname()[1]
-            desk = Desk(self._script, self._journal, self._patience, self._bill, self._meter)
-            app = application(desk, self._responses, self._store, self._background)
+            if self._application is None:
+                desk = Desk(self._script, self._journal, self._patience, self._bill, self._meter)
+                self._application = application(desk, self._responses, self._store, self._background)
             self._portal = self._open_portal()
             self._portal.start_task(self._background.serve)
-            self._portal.start_task(serve, app, listener, self._journal.drop_open_calls)
+            self._portal.start_task(serve, self._application, listener, self._journal.drop_open_calls)
         return self
 
     def stop(self) -> None:
