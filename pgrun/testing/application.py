@@ -22,11 +22,11 @@ from pgrun.testing.store import Store
 def application(desk: Desk, responses: ResponsesApi, store: Store, background: Background) -> Starlette:
     """The routes to all parts of the server; one that is started again has the same."""
     apis: list[Api] = [responses, ChatApi()]
-    files = Files(desk.journal)
+    files = Files(desk)
     return Starlette(
         routes=[
             *(Route(api.path, ModelEndpoint(api, desk, background), methods=["POST"]) for api in apis),
-            *Lookups(store, desk.journal).routes,
+            *Lookups(store, desk).routes,
             *files.routes,
             *Batches(apis, desk, files, background).routes,
         ],

@@ -15,7 +15,7 @@ class Background:
     """Everything that the server does besides answering."""
 
     def __init__(self) -> None:
-        self._unfinished: list[Job] = []
+        self._unfinished: dict[Job, None] = {}  # in their order
         self._tasks: TaskGroup | None = None
 
     async def serve(self, *, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
@@ -28,10 +28,10 @@ class Background:
 
     def start(self, job: Job) -> None:
         """Do this without anybody waiting for it; a job that is cut off is called again."""
-        self._unfinished.append(job)
+        self._unfinished[job] = None
         if self._tasks is not None:
             self._tasks.start_soon(self._do, job)
 
     async def _do(self, job: Job) -> None:
         await job()
-        self._unfinished.remove(job)
+        del self._unfinished[job]

@@ -24,9 +24,9 @@ class Batches:
         self._background = background
         self._batches: dict[str, Batch] = {}
         self.routes = [
-            Route("/v1/batches", noted(desk.journal, self._create), methods=["POST"]),
-            Route("/v1/batches/{batch_id}", noted(desk.journal, self._retrieve), methods=["GET"]),
-            Route("/v1/batches/{batch_id}/cancel", noted(desk.journal, self._cancel), methods=["POST"]),
+            Route("/v1/batches", noted(desk, self._create), methods=["POST"]),
+            Route("/v1/batches/{batch_id}", noted(desk, self._retrieve), methods=["GET"]),
+            Route("/v1/batches/{batch_id}/cancel", noted(desk, self._cancel), methods=["POST"]),
         ]
 
     async def _create(self, request: Request) -> Response:

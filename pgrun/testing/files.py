@@ -11,8 +11,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pgrun.testing.desk import Desk
 from pgrun.testing.handler import noted
-from pgrun.testing.journal import Journal
 from pgrun.testing.request import RequestRejected, missing
 
 
@@ -43,13 +43,13 @@ class File:
 class Files:
     """All files of one server, and how they are reached over HTTP."""
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, desk: Desk) -> None:
         self._files: dict[str, File] = {}
         self.routes = [
-            Route("/v1/files", noted(journal, self._upload), methods=["POST"]),
-            Route("/v1/files/{file_id}", noted(journal, self._retrieve), methods=["GET"]),
-            Route("/v1/files/{file_id}", noted(journal, self._delete), methods=["DELETE"]),
-            Route("/v1/files/{file_id}/content", noted(journal, self._content), methods=["GET"]),
+            Route("/v1/files", noted(desk, self._upload), methods=["POST"]),
+            Route("/v1/files/{file_id}", noted(desk, self._retrieve), methods=["GET"]),
+            Route("/v1/files/{file_id}", noted(desk, self._delete), methods=["DELETE"]),
+            Route("/v1/files/{file_id}/content", noted(desk, self._content), methods=["GET"]),
         ]
 
     def add(self, file: File) -> File:

@@ -47,19 +47,19 @@ class Call:
 
 @dataclass(frozen=True)
 class Lookup:
-    """One request that asked no model: a stored response was retrieved, cancelled or deleted.
+    """One request that asked no model, for example a stored response was retrieved, cancelled or deleted.
 
     Attributes:
         method: GET, POST or DELETE.
         path: What came after the host.
         query: The parameters after that, for example ``{"stream": "true", "starting_after": "7"}``.
-        status: The HTTP status of the answer.
+        status: The HTTP status of the answer, None without one.
     """
 
     method: str
     path: str
     query: Mapping[str, str]
-    status: int
+    status: int | None
 
 
 class Journal:
@@ -83,7 +83,7 @@ class Journal:
         with self._lock:
             return list(self._lookups)
 
-    def note_lookup(self, method: str, path: str, query: Mapping[str, str], status: int) -> None:
+    def note_lookup(self, method: str, path: str, query: Mapping[str, str], status: int | None) -> None:
         """Enter a request that asks no model, just before its answer goes out."""
         with self._lock:
             self._lookups.append(Lookup(method, path, query, status))

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from pgrun.testing.desk import Desk
 from pgrun.testing.handler import noted
-from pgrun.testing.journal import Journal
 from pgrun.testing.request import RequestRejected
 from pgrun.testing.responses import ResponsesApi
 from pgrun.testing.store import Store, Stored
@@ -16,13 +16,13 @@ from pgrun.testing.store import Store, Stored
 class Lookups:
     """What can be done with a response by its id."""
 
-    def __init__(self, store: Store, journal: Journal) -> None:
+    def __init__(self, store: Store, desk: Desk) -> None:
         self._store = store
         path = f"{ResponsesApi.path}/{{response_id}}"
         self.routes = [
-            Route(path, noted(journal, self._retrieve), methods=["GET"]),
-            Route(path, noted(journal, self._delete), methods=["DELETE"]),
-            Route(f"{path}/cancel", noted(journal, self._cancel), methods=["POST"]),
+            Route(path, noted(desk, self._retrieve), methods=["GET"]),
+            Route(path, noted(desk, self._delete), methods=["DELETE"]),
+            Route(f"{path}/cancel", noted(desk, self._cancel), methods=["POST"]),
         ]
 
     async def _retrieve(self, request: Request) -> Response:

@@ -53,7 +53,8 @@ class ResponsesApi:
         usage = usage_of(reply, request, self._context_tokens(request))
         final = response_body(reply, request, usage, background=self.goes_on_alone(request))
         opening, output = events(final, deltas)
-        return Plan(final["id"], unfinished(final, opening[0].event["response"]["status"]), opening, output, usage)
+        first = unfinished(final, opening[0].event["response"]["status"])
+        return Plan(final["id"], first, opening, output, usage, replayed=self.goes_on_alone(request))
 
     def keep(self, request: ModelRequest, work: Work) -> None:
         """Store what the request wants stored."""

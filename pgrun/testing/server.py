@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pgrun.errors import UsageError
-from pgrun.testing.answers import Scripted, Usage
+from pgrun.testing.answers import Disconnect, HttpError, Scripted, Usage
 from pgrun.testing.background import Background
 from pgrun.testing.bill import Bill
 from pgrun.testing.desk import Desk
@@ -151,6 +151,14 @@ class ModelServer:
         """Answer every matching call this way when nothing scripted is left for it; the newest such rule wins."""
         self._script.always(answer, match)
 
+    def script_lookups(self, *faults: HttpError | Disconnect) -> None:
+        """Let the next requests that ask no model fail, one with each fault; after the last one they succeed again.
+
+        Args:
+            *faults: Error answers such as `server_error()` or `disconnect()`.
+        """
+        self._script.add_lookup_faults(*faults)
+
     def release(self) -> None:
         """Let every call that hangs now go on; it gets an answer made up for it."""
         self._need_portal().call(self._patience.release)
@@ -162,7 +170,7 @@ class ModelServer:
 
     @property
     def lookups(self) -> list[Lookup]:
-        """Which requests have asked no model so far, in order: stored responses retrieved, cancelled and deleted."""
+        """Which requests have asked no model so far, in order: responses retrieved and cancelled, files, batches."""
         return self._journal.lookups
 
     @property

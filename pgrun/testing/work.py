@@ -4,6 +4,7 @@
 what that costs. Who streams gets its steps as they come; who does not, its body when it has ended.
 """
 
+import time
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -44,6 +45,7 @@ class Plan:
         opening: The steps that come at once; the model thinks after them.
         output: The steps that the model works for.
         usage: What the whole answer costs, None for one that costs nothing.
+        replayed: Whether the steps can be followed again later.
     """
 
     id: str
@@ -51,6 +53,7 @@ class Plan:
     opening: list[Step]
     output: list[Step]
     usage: Usage | None
+    replayed: bool = False
 
 
 class Work:
@@ -59,106 +62,117 @@ class Work:
     Attributes:
         id: The response's id.
         body: The answer's object as it is now.
-        steps: The steps made so far.
+        made: How many steps have been made so far.
         ended: Nothing changes any more.
+        answer: What was scripted.
+        cut_after: After how many steps the stream to the client is cut, None if it is not.
     """
 
     def __init__(self, plan: Plan, answer: Worked, patience: Patience, bill: Bill) -> None:
         self.id = plan.id
         self.body = plan.body
-        self.steps: list[Step] = []
+        self.made = 0
         self.ended = False
         self.answer = answer
-        self._plan = plan
+        self.cut_after = _cut_after(plan, answer)
+        self._plan: Plan | None = plan
+        self._followed: list[Step] = []
         self._patience = patience
         self._bill = bill
         self._bell = Bell()
+        self._begun = not isinstance(answer, Hang)  # a model works on it; one that hangs has not begun
         self._written = 0  # characters
         self._waiting = anyio.CancelScope()
-        self._begun = not isinstance(answer, Hang)  # a model works on it; one that hangs has not begun
-
-    @property
-    def cut_after(self) -> int | None:
-        """After how many steps the stream to the client is cut, None if it is not."""
-        if self.answer.cut is None:
-            return None
-        last = len(self._plan.opening) + len(self._plan.output) - 1
-        after = self.answer.cut.after_events
-        return last if after is None else after if after <= last else None
 
     async def advance(self) -> Step | None:
         """Make the next step when it is due, and return it; None if there is none left."""
-        if self.ended:
+        if self._plan is None:
             return None
-        step = self._next()
+        step = _step(self._plan, self.made)
         if self._patience.takes_time(self.answer):
             with anyio.CancelScope() as self._waiting:
-                await self._become_due(step)
+                await self._become_due(step, self._plan)
             if self._has_been_stopped():
                 return None
-        if step.body is not None:
-            self.body = step.body
-        if step.final:
-            self._end(self._plan.usage)
-        self._written += step.size
-        self.steps.append(step)
-        self._bell.ring()
+        self._enter(step, self._plan)
         return step
 
     async def make(self, count: int | None = None) -> None:
         """Advance until `count` steps have been made, or to the end."""
-        while count is None or len(self.steps) < count:
+        while count is None or self.made < count:
             if await self.advance() is None:
                 return
-
-    async def follow(self, after: int = -1) -> AsyncGenerator[Step, None]:
-        """The steps after number `after`, those made already and then each as somebody makes it, to the end."""
-        at = after + 1
-        while True:
-            while at < len(self.steps):
-                yield self.steps[at]
-                at += 1
-            if self.ended:
-                return
-            await self._bell.wait()
 
     async def work(self) -> AsyncGenerator[Step, None]:
         """Make all steps, and yield each."""
         while (step := await self.advance()) is not None:
             yield step
 
+    async def follow(self, after: int = -1) -> AsyncGenerator[Step, None]:
+        """The steps after number `after`, those made already and then each as somebody makes it, to the end."""
+        at = max(0, after + 1)
+        while True:
+            while at < len(self._followed):
+                yield self._followed[at]
+                at += 1
+            if self.ended:
+                return
+            await self._bell.wait()
+
     def stop(self, body: Body) -> None:
         """End it here with this body; what has been produced is paid for. Nothing happens if it has ended."""
-        if not self.ended:
+        if self._plan is not None:
             self.body = body
-            self._end(self._so_far())
+            self._end(self._so_far(self._plan))
             self._waiting.cancel()
             self._bell.ring()
 
     def _has_been_stopped(self) -> bool:
         return self.ended
 
-    def _next(self) -> Step:
-        made, opening = len(self.steps), self._plan.opening
-        return opening[made] if made < len(opening) else self._plan.output[made - len(opening)]
-
-    async def _become_due(self, step: Step) -> None:
-        if len(self.steps) == len(self._plan.opening):
+    async def _become_due(self, step: Step, plan: Plan) -> None:
+        if self.made == len(plan.opening):
             await self._patience.hold(self.answer)
             self._begun = True
         elif step.size and self._written:
             await self._patience.pause(self.answer)
 
-    def _so_far(self) -> Usage | None:
-        usage = self._plan.usage
-        if usage is None or not self._begun:
+    def _enter(self, step: Step, plan: Plan) -> None:
+        if step.body is not None:
+            self.body = step.body
+        if step.final:
+            if self.body.get("completed_at"):  # planned when the work began
+                self.body["completed_at"] = int(time.time())
+            self._end(plan.usage)
+        self.made += 1
+        self._written += step.size
+        if plan.replayed:
+            self._followed.append(step)
+        self._bell.ring()
+
+    def _so_far(self, plan: Plan) -> Usage | None:
+        if plan.usage is None or not self._begun:
             return None
-        whole = sum(step.size for step in self._plan.output)
+        whole = sum(step.size for step in plan.output)
         # A model that has thought about it has produced something, even where nothing of that has been seen yet.
-        tokens = max(1, usage.output_tokens * self._written // whole if whole else 0)
-        return replace(usage, output_tokens=tokens, reasoning_tokens=min(usage.reasoning_tokens, tokens))
+        tokens = max(1, plan.usage.output_tokens * self._written // whole if whole else 0)
+        return replace(plan.usage, output_tokens=tokens, reasoning_tokens=min(plan.usage.reasoning_tokens, tokens))
 
     def _end(self, usage: Usage | None) -> None:
         self.ended = True
+        self._plan = None  # tests with many calls would keep all their steps
         if usage is not None:
             self._bill.enter(self.id, usage)
+
+
+def _step(plan: Plan, number: int) -> Step:
+    made = len(plan.opening)
+    return plan.opening[number] if number < made else plan.output[number - made]
+
+
+def _cut_after(plan: Plan, answer: Worked) -> int | None:
+    if answer.cut is None:
+        return None
+    last = len(plan.opening) + len(plan.output) - 1
+    after = answer.cut.after_events
+    return last if after is None else after if after <= last else None

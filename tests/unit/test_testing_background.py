@@ -10,7 +10,18 @@ import pytest
 from openai import AsyncOpenAI
 from openai.types.responses import Response
 
-from pgrun.testing import ModelServer, cut, failed, hang, reply, truncated
+from pgrun.errors import UsageError
+from pgrun.testing import (
+    ModelServer,
+    cut,
+    disconnect,
+    failed,
+    hang,
+    rate_limited,
+    reply,
+    server_error,
+    truncated,
+)
 from pgrun.testing.responses import BackgroundMode
 
 
@@ -88,6 +99,19 @@ async def test_an_unknown_response_is_not_found(client: AsyncOpenAI) -> None:
         for look in (client.responses.retrieve, client.responses.cancel, client.responses.delete):
             with pytest.raises(openai.NotFoundError, match=f"Response with id '{response_id}' not found."):
                 await look(response_id)
+
+
+async def test_lookups_can_fail(server: ModelServer, client: AsyncOpenAI) -> None:
+    created = await submit(client)
+    server.script_lookups(server_error(503), disconnect(), rate_limited(2))
+    for error in (openai.InternalServerError, openai.APIConnectionError, openai.RateLimitError):
+        with pytest.raises(error):
+            await client.responses.retrieve(created.id)
+
+    assert (await until_ended(client, created.id)).status == "completed"
+    assert [each.status for each in server.lookups[:3]] == [503, None, 429]
+    with pytest.raises(UsageError, match="a lookup can fail"):
+        server.script_lookups(reply("x"))  # type: ignore[arg-type]
 
 
 async def test_lookups_need_a_key(server: ModelServer, client: AsyncOpenAI) -> None:
