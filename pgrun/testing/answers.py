@@ -75,6 +75,7 @@ class Cut:
 
     after_events: int | None = None
     clean: bool = False
+    error: "HttpError | None" = None
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)

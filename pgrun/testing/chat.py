@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from pgrun.testing.acceptance import FormatNames, check_format
-from pgrun.testing.answers import Reply
+from pgrun.testing.answers import HttpError, Reply
 from pgrun.testing.completion import chunks, completion_body
 from pgrun.testing.makeup import ImpossibleReply
 from pgrun.testing.request import Function, ModelRequest, RequestRejected, missing
-from pgrun.testing.response import usage_of
+from pgrun.testing.response import error_body, usage_of
 from pgrun.testing.tools import check_tool_messages, check_tools
 from pgrun.testing.work import Plan, Step, Work
 
@@ -109,6 +109,11 @@ class ChatApi:
         """A step as a server-sent event; the last is followed by the mark that ends the stream."""
         mark = "data: [DONE]\n\n" if step.final else ""
         return f"data: {json.dumps(step.event)}\n\n{mark}".encode()
+
+    @staticmethod
+    def error_event(error: HttpError, number: int) -> dict[str, Any]:
+        """What a stream that breaks with an error sends last; chunks have no numbers."""
+        return error_body(error)
 
 
 def _check_parameters(body: Mapping[str, Any]) -> None:

@@ -52,6 +52,9 @@ class Api(Protocol):
     def frame(self, step: Step) -> bytes:
         """A step as a server-sent event."""
 
+    def error_event(self, error: HttpError, number: int) -> dict[str, Any]:
+        """What a stream that breaks with an error sends as event `number`, its last."""
+
 
 @dataclass(frozen=True)
 class Taken:

@@ -60,7 +60,7 @@ class _Answering:
         extra, cut = self._taken.headers, work.answer.cut
         if self._taken.request.streams:
             steps = work.follow() if self._alone else work.work()
-            return await self._exchange.send_stream(work, steps, self._api.frame, extra)
+            return await self._exchange.send_stream(work, steps, self._api, extra)
         if not self._alone:
             await work.make(cut.after_events if cut else None)
         if cut:

@@ -13,10 +13,10 @@ import anyio
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from pgrun.testing.desk import Api
 from pgrun.testing.journal import Outcome
 from pgrun.testing.work import Step, Work
 
-Frame = Callable[[Step], bytes]
 Note = Callable[[Outcome, int | None], None]
 
 
@@ -60,7 +60,7 @@ class Exchange:
         await response(self._connection.scope, self._connection.receive, self._connection.send)
 
     async def send_stream(
-        self, work: Work, steps: AsyncGenerator[Step, None], frame: Frame, headers: Mapping[str, str]
+        self, work: Work, steps: AsyncGenerator[Step, None], api: Api, headers: Mapping[str, str]
     ) -> None:
         """Send each of `steps` as a server-sent event, to the end or to where the work's answer is cut."""
         sent = 0
@@ -70,16 +70,18 @@ class Exchange:
                     await self._begin_stream(headers)
                 if step.final:
                     self._note("answered", 200)
-                await self._send_body(frame(step), more=True)
+                await self._send_body(api.frame(step), more=True)
                 sent += 1
-        if sent != work.cut_after:
+        cut = work.answer.cut
+        if cut is None or sent != work.cut_after:
             self._note("answered", 200)
             await self._send_body(b"", more=False)
-        elif sent and work.answer.cut and work.answer.cut.clean:
-            self._note("dropped", None)
-            await self._send_body(b"", more=False)
-        else:
+        elif not sent or not (cut.clean or cut.error):
             self.abort()
+        else:
+            self._note("dropped", None)
+            last = api.frame(Step(api.error_event(cut.error, sent))) if cut.error else b""
+            await self._send_body(last, more=False)
 
     def abort(self) -> None:
         """Cut the connection."""

@@ -60,7 +60,13 @@ def disconnect(*, delay: float | None = None) -> Disconnect:
     return Disconnect(delay=delay)
 
 
-def cut(answer: "Content | Answer", after_events: int | None = None, *, clean: bool = False) -> Worked:
+def cut(
+    answer: "Content | Answer",
+    after_events: int | None = None,
+    *,
+    clean: bool = False,
+    error: HttpError | None = None,
+) -> Worked:
     """The connection breaks although the model works, so the call is paid for; what a client gets is not.
 
     A foreground call ends there, as it does when its client leaves. A background one goes on: its stream can be picked
@@ -71,6 +77,7 @@ def cut(answer: "Content | Answer", after_events: int | None = None, *, clean: b
         after_events: How many events of the stream the client still gets; 0: not even a status line. None: all but the
             last one, so the model has done all its work. A call that does not stream gets no byte of its answer.
         clean: The stream ends as if it were whole, which is how a proxy cuts it; only its last event is missing.
+        error: The stream ends with an error event that says this, for example `server_error()`.
 
     Raises:
         UsageError: `answer` is no answer of a model.
@@ -78,4 +85,4 @@ def cut(answer: "Content | Answer", after_events: int | None = None, *, clean: b
     worked = as_answer(answer)
     if not isinstance(worked, Worked):
         raise UsageError(f"only what a model works on can be cut, not {worked!r}")
-    return replace(worked, cut=Cut(after_events, clean))
+    return replace(worked, cut=Cut(after_events, clean, error))

@@ -7,7 +7,7 @@ import json
 from typing import Any, Literal
 
 from pgrun.testing.acceptance import FormatNames, check_format
-from pgrun.testing.answers import Reply
+from pgrun.testing.answers import HttpError, Reply
 from pgrun.testing.request import ModelRequest, RequestRejected, missing
 from pgrun.testing.response import response_body, usage_of
 from pgrun.testing.store import Store
@@ -73,6 +73,17 @@ class ResponsesApi:
     def frame(step: Step) -> bytes:
         """A step as a server-sent event."""
         return f"event: {step.event['type']}\ndata: {json.dumps(step.event)}\n\n".encode()
+
+    @staticmethod
+    def error_event(error: HttpError, number: int) -> dict[str, Any]:
+        """What a stream that breaks with an error sends as event `number`, its last."""
+        return {
+            "type": "error",
+            "code": error.code,
+            "message": error.message,
+            "param": error.param,
+            "sequence_number": number,
+        }
 
     def _check_background(self, body: dict[str, Any]) -> None:
         if not body.get("background"):

@@ -92,7 +92,7 @@ class Work:
         if self._patience.takes_time(self.answer):
             with anyio.CancelScope() as self._waiting:
                 await self._become_due(step, self._plan)
-            if self._has_been_stopped():
+            if self.ended:  # stopped meanwhile
                 return None
         self._enter(step, self._plan)
         return step
@@ -126,9 +126,6 @@ class Work:
             self._end(self._so_far(self._plan))
             self._waiting.cancel()
             self._bell.ring()
-
-    def _has_been_stopped(self) -> bool:
-        return self.ended
 
     async def _become_due(self, step: Step, plan: Plan) -> None:
         if self.made == len(plan.opening):

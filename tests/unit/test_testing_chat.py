@@ -18,6 +18,7 @@ from pgrun.testing import (
     rate_limited,
     refusal,
     reply,
+    server_error,
     tool_call,
     truncated,
 )
@@ -207,6 +208,13 @@ def test_a_cut_stream_is_paid_as_far_as_it_came(server: ModelServer, client: Ope
     with pytest.raises(openai.APIConnectionError):
         stream(client)
     assert (server.calls[0].outcome, server.paid_tokens.output_tokens) == ("dropped", 30)
+
+
+def test_a_stream_can_break_with_an_error(server: ModelServer, client: OpenAI) -> None:
+    server.script(cut("abc", after_events=2, error=server_error()))
+
+    with pytest.raises(openai.APIError, match="The server had an error"):
+        stream(client)
 
 
 def test_errors_are_the_providers(server: ModelServer, client: OpenAI) -> None:

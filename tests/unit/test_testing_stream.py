@@ -20,6 +20,7 @@ from pgrun.testing import (
     rate_limited,
     refusal,
     reply,
+    server_error,
     tool_call,
     truncated,
 )
@@ -199,6 +200,15 @@ async def test_a_clean_cut_looks_like_an_end(server: ModelServer, client: AsyncO
 
     assert kinds(await events_of(client))[-1] == "output_item.done"
     assert server.calls[0].outcome == "dropped"
+
+
+async def test_a_stream_can_break_with_an_error_event(server: ModelServer, client: AsyncOpenAI) -> None:
+    server.script(cut("abc", after_events=3, error=server_error()))
+    *before, last = await events_of(client)
+
+    assert kinds(before) == ["created", "in_progress", "output_item.added"]
+    assert (last.type, last.code, last.sequence_number) == ("error", "server_error", 3)
+    assert (server.calls[0].outcome, server.paid) == ("dropped", 1)
 
 
 async def test_a_cut_without_a_stream_gives_nothing(server: ModelServer, client: AsyncOpenAI) -> None:
