@@ -12,6 +12,14 @@ from typing import Any
 from pgrun.testing.request import RequestRejected, missing
 from pgrun.testing.strictness import SchemaRejected, check_strict
 
+_TYPE_NAMES = {
+    str: "a string",
+    bool: "a boolean",
+    int: "an integer",
+    float: "a decimal",
+    list: "an array",
+    dict: "an object",
+}
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -43,6 +51,19 @@ def check_key(headers: Mapping[str, str]) -> None:
         raise RequestRejected("You didn't provide an API key in an Authorization header (Bearer ...).", status=401)
 
 
+def check_types(body: Mapping[str, Any], expected: Mapping[str, tuple[type, ...]]) -> None:
+    """Check that what a request gives is of a type its parameter can have; null stands for nothing given.
+
+    Raises:
+        RequestRejected: It is not.
+    """
+    for name, types in expected.items():
+        if body.get(name) is not None and not isinstance(body[name], types):
+            words = " or ".join(_TYPE_NAMES[each] for each in types)
+            message = f"Invalid type for '{name}': expected {words}, but got {_type_name(body[name])} instead."
+            raise RequestRejected(message, param=name, code="invalid_type")
+
+
 def check_format(wanted: Mapping[str, Any], names: FormatNames) -> None:
     """Check the form that the answer shall have, as `ModelRequest.output_format` says it.
 
@@ -54,6 +75,10 @@ def check_format(wanted: Mapping[str, Any], names: FormatNames) -> None:
         raise RequestRejected(f"Invalid value for '{place}'.", param=place, code="invalid_value")
     if wanted["type"] == "json_schema":
         _check_schema(wanted, names)
+
+
+def _type_name(value: object) -> str:
+    return next(name for kind, name in _TYPE_NAMES.items() if type(value) is kind)
 
 
 def _check_schema(wanted: Mapping[str, Any], names: FormatNames) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pgrun.testing.acceptance import FormatNames, check_format
+from pgrun.testing.acceptance import FormatNames, check_format, check_types
 from pgrun.testing.answers import HttpError, Reply
 from pgrun.testing.completion import chunks, completion_body
 from pgrun.testing.makeup import ImpossibleReply
@@ -14,6 +14,19 @@ from pgrun.testing.tools import check_tool_messages, check_tools
 from pgrun.testing.work import Plan, Step, Work
 
 _FORMAT_NAMES = FormatNames("response_format", "response_format.json_schema", "response_format", None)
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "messages": (list,),
+    "tools": (list,),
+    "tool_choice": (str, dict),
+    "parallel_tool_calls": (bool,),
+    "response_format": (dict,),
+    "max_tokens": (int,),
+    "max_completion_tokens": (int,),
+    "stream": (bool,),
+    "stream_options": (dict,),
+}
 
 
 class ChatRequest(ModelRequest):
@@ -73,6 +86,7 @@ class ChatApi:
         Raises:
             RequestRejected: The provider would not accept it.
         """
+        check_types(request.body, _TYPES)
         _check_parameters(request.body)
         check_format(request.output_format, _FORMAT_NAMES)
         check_tools(request)
@@ -121,8 +135,8 @@ def _check_parameters(body: Mapping[str, Any]) -> None:
         raise missing("model")
     if body.get("messages") is None:
         raise missing("messages")
-    if not isinstance(body["messages"], list) or not body["messages"]:
-        message = "Invalid 'messages': expected an array with minimum length 1."
+    if not body["messages"]:
+        message = "Invalid 'messages': empty array. Expected an array with minimum length 1."
         raise RequestRejected(message, param="messages", code="empty_array")
     if body.get("stream_options") and not body.get("stream"):
         message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."

@@ -6,7 +6,7 @@
 import json
 from typing import Any, Literal
 
-from pgrun.testing.acceptance import FormatNames, check_format
+from pgrun.testing.acceptance import FormatNames, check_format, check_types
 from pgrun.testing.answers import HttpError, Reply
 from pgrun.testing.request import ModelRequest, RequestRejected, missing
 from pgrun.testing.response import response_body, usage_of
@@ -18,6 +18,21 @@ from pgrun.testing.work import Plan, Step, Work
 BackgroundMode = Literal["offered", "rejected", "ignored"]
 """What an endpoint makes of ``background: true``: the provider offers it; compatible servers answer 400 or ignore it."""
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    "model": (str,),
+    "input": (str, list),
+    "instructions": (str, list),
+    "tools": (list,),
+    "tool_choice": (str, dict),
+    "parallel_tool_calls": (bool,),
+    "previous_response_id": (str,),
+    "text": (dict,),
+    "max_output_tokens": (int,),
+    "metadata": (dict,),
+    "stream": (bool,),
+    "background": (bool,),
+    "store": (bool,),
+}
 # Any of these says what to answer; a request has to have one.
 _SOURCES = ("input", "previous_response_id", "prompt", "conversation")
 _FORMAT_NAMES = FormatNames("text.format", "text.format", "text.format.schema", "invalid_json_schema")
@@ -42,7 +57,8 @@ class ResponsesApi:
         Raises:
             RequestRejected: The provider would not accept it.
         """
-        _check_input(request.body)
+        _check_given(request.body)
+        check_types(request.body, _TYPES)
         self._check_background(request.body)
         check_format(request.output_format, _FORMAT_NAMES)
         check_tools(request)
@@ -101,12 +117,8 @@ class ResponsesApi:
         return int(usage["total_tokens"]) if usage else 0
 
 
-def _check_input(body: dict[str, Any]) -> None:
+def _check_given(body: dict[str, Any]) -> None:
     if not body.get("model"):
         raise missing("model")
     if all(body.get(source) is None for source in _SOURCES):
         raise missing("input")
-    if not isinstance(body.get("input", ""), str | list):
-        raise RequestRejected(
-            "Invalid type for 'input': expected a text or a list.", param="input", code="invalid_type"
-        )

@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, TypeGuard
 
 from pgrun.testing.request import Function, ModelRequest, RequestRejected, missing
 from pgrun.testing.strictness import SchemaRejected, check_strict
@@ -59,13 +59,18 @@ def check_tool_messages(messages: Iterable[Mapping[str, Any]]) -> None:
     for message in messages:
         if message.get("role") != "tool":
             _check_answered(awaited)
-            awaited = {str(call.get("id")): None for call in message.get("tool_calls") or []}
+            calls = message.get("tool_calls")
+            awaited = {str(call.get("id")): None for call in calls} if _are_objects(calls) else {}
         elif str(message.get("tool_call_id")) in awaited:
             del awaited[str(message["tool_call_id"])]
         else:
             words = "messages with role 'tool' must be a response to a preceeding message with 'tool_calls'."
             raise RequestRejected(f"Invalid parameter: {words}", param="messages")
     _check_answered(awaited)
+
+
+def _are_objects(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and all(isinstance(each, dict) for each in value)
 
 
 def _check_answered(awaited: Iterable[str]) -> None:

@@ -223,6 +223,8 @@ def test_requests_the_provider_would_not_take(server: ModelServer) -> None:
         ('{"input": "x"}', "model"),
         ('{"model": "m"}', "input"),
         ('{"model": "m", "input": 7}', "input"),
+        ('{"model": "m", "input": "x", "tools": 7}', "tools"),
+        ('{"model": "m", "input": "x", "previous_response_id": {}}', "previous_response_id"),
         ('{"model": "m", "input": "x", "text": {"format": {"type": "xml"}}}', "text.format.type"),
         ('{"model": "m", "input": "x", "text": {"format": {"type": "json_schema"}}}', "text.format.name"),
         (
@@ -236,7 +238,7 @@ def test_requests_the_provider_would_not_take(server: ModelServer) -> None:
     ]:
         status, error = post(server, body, **key)
         assert (status, error["type"], error["param"]) == (400, "invalid_request_error", param)
-    assert [call.status for call in server.calls] == [401, 401] + [400] * 9
+    assert [call.status for call in server.calls] == [401, 401] + [400] * 11
 
 
 def test_paths_that_are_not_offered(server: ModelServer) -> None:
