@@ -6,12 +6,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from pgrun.testing.acceptance import check_types
 from pgrun.testing.background import Background
 from pgrun.testing.batch import Batch, Order
 from pgrun.testing.desk import Api, Desk
 from pgrun.testing.files import Files
 from pgrun.testing.handler import noted
 from pgrun.testing.request import RequestRejected, missing, parse
+
+_NEEDED = ("input_file_id", "endpoint", "completion_window")
 
 
 class Batches:
@@ -31,7 +34,8 @@ class Batches:
 
     async def _create(self, request: Request) -> Response:
         body = parse(await request.body()) or {}
-        for name in ("input_file_id", "endpoint", "completion_window"):
+        check_types(body, dict.fromkeys(_NEEDED, (str,)))
+        for name in _NEEDED:
             if not body.get(name):
                 raise missing(name)
         if body["endpoint"] not in self._apis:

@@ -149,6 +149,7 @@ def test_a_batch_goes_on_when_a_stopped_server_is_back(server: ModelServer, clie
     [
         ({"input_file_id": ""}, "input_file_id"),
         ({"endpoint": "/v1/embeddings"}, "endpoint"),
+        ({"endpoint": ["/v1/responses"]}, "endpoint"),
         ({"completion_window": "1h"}, "completion_window"),
     ],
 )
