@@ -4,7 +4,7 @@ A call is `open` from the moment its request has been read until one of three th
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sized
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -87,6 +87,7 @@ class Journal:
         """Enter a request that asks no model, just before its answer goes out."""
         with self._lock:
             self._lookups.append(Lookup(method, path, query, status))
+        self._bell.ring()
 
     def open(self, **facts: Any) -> Call:
         """Enter a call that has just been received."""
@@ -125,12 +126,28 @@ class Journal:
         Raises:
             TimeoutError: They did not arrive within `timeout` seconds.
         """
-        with anyio.move_on_after(timeout):
-            while len(found := self._with(outcome)) < count:
-                await self._bell.wait()
-            return found
         wanted = f"{count} calls" if outcome is None else f"{count} {outcome} calls"
+        if await self._come_to(count, lambda: self._with(outcome), timeout):
+            return self._with(outcome)
         raise TimeoutError(f"the model server did not see {wanted} within {timeout:g} s, only {self.calls}")
+
+    async def wait_for_lookups(self, count: int, timeout: float) -> list[Lookup]:
+        """Wait for `count` requests that ask no model; runs in the server's event loop.
+
+        Raises:
+            TimeoutError: They did not arrive within `timeout` seconds.
+        """
+        if await self._come_to(count, lambda: self.lookups, timeout):
+            return self.lookups
+        words = f"did not see {count} lookups within {timeout:g} s, only {self.lookups}"
+        raise TimeoutError(f"the model server {words}")
+
+    async def _come_to(self, count: int, found: Callable[[], Sized], timeout: float) -> bool:
+        with anyio.move_on_after(timeout):
+            while len(found()) < count:
+                await self._bell.wait()
+            return True
+        return False
 
     def _with(self, outcome: Outcome | None) -> list[Call]:
         return [call for call in self.calls if outcome is None or call.outcome == outcome]

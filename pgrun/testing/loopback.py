@@ -1,4 +1,4 @@
-"""HTTP on a socket: `server` runs this in its own thread, and every request goes from here to `endpoint`.
+"""HTTP on a socket: `server` runs this in its own thread, and every request goes from here to `application`.
 
 uvicorn's start-up and protocol are used, its run loop is not: that one looks ten times a second whether to stop, waits
 for open calls to end, takes the process's signals and writes to its logs.

@@ -1,4 +1,4 @@
-"""What the model says: `response` gets here the reply to a call, scripted or made up, within what the call allows."""
+"""What the model says: `desk` gets here the reply to a call, scripted or made up, within what the call allows."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Which answer a call gets: `endpoint` asks here once for each accepted call, in the order they arrive.
+"""Which answer a call gets: `desk` asks here once for each accepted call, in the order they arrive.
 
 Scripted answers come first, oldest script first; then standing rules, the newest first, so that a test can override what
 its fixture set up; then an answer made up for the request.

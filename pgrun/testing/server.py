@@ -214,6 +214,18 @@ class ModelServer:
         """The same as `wait_for_calls`, for a test in an event loop of its own."""
         return await self._need_portal().call_async(self._journal.wait, count, outcome, timeout)
 
+    def wait_for_lookups(self, count: int, timeout: float = 5.0) -> list[Lookup]:
+        """Block until `count` requests that ask no model have been answered, and return those there are.
+
+        Raises:
+            TimeoutError: They did not come in `timeout` seconds.
+        """
+        return self._need_portal().call(self._journal.wait_for_lookups, count, timeout)
+
+    async def await_for_lookups(self, count: int, timeout: float = 5.0) -> list[Lookup]:
+        """The same as `wait_for_lookups`, for a test in an event loop of its own."""
+        return await self._need_portal().call_async(self._journal.wait_for_lookups, count, timeout)
+
     def _need_portal(self) -> "BlockingPortal":
         if self._portal is None:
             raise UsageError("the model server is not running")

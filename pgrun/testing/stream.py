@@ -1,4 +1,4 @@
-"""The events of a Response object: `response` cuts here the stream that leads to a finished body.
+"""The events of a Response object: `responses` cuts here the stream that leads to a finished body.
 
 The order and the fields are the provider's. A stream that ends without its last event has been cut, or its response
 cancelled: there is no event for that.

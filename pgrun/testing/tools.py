@@ -1,6 +1,6 @@
 """Tools as the provider takes them: are they declared well, and does every output answer a call?
 
-`acceptance` asks here; each refusal is worded as the provider words it.
+`responses` and `chat` ask here; each refusal is worded as the provider words it.
 """
 
 import re

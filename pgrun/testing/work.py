@@ -1,6 +1,6 @@
 """A model at work: one answer in the making, event by event, in the foreground or in the background.
 
-`response` and `chat` plan an answer; a `Work` goes through the plan at the pace of the answer and enters into the bill
+`responses` and `chat` plan an answer; a `Work` goes through the plan at the pace of the answer and enters into the bill
 what that costs. Who streams gets its steps as they come; who does not, its body when it has ended.
 """
 
@@ -82,7 +82,7 @@ class Work:
         self._bell = Bell()
         self._begun = not isinstance(answer, Hang)  # a model works on it; one that hangs has not begun
         self._written = 0  # characters
-        self._waiting = anyio.CancelScope()
+        self._waiting: anyio.CancelScope | None = None
 
     async def advance(self) -> Step | None:
         """Make the next step when it is due, and return it; None if there is none left."""
@@ -92,6 +92,7 @@ class Work:
         if self._patience.takes_time(self.answer):
             with anyio.CancelScope() as self._waiting:
                 await self._become_due(step, self._plan)
+            self._waiting = None
             if self.ended:  # stopped meanwhile
                 return None
         self._enter(step, self._plan)
@@ -124,7 +125,8 @@ class Work:
         if self._plan is not None:
             self.body = body
             self._end(self._so_far(self._plan))
-            self._waiting.cancel()
+            if self._waiting is not None:
+                self._waiting.cancel()
             self._bell.ring()
 
     async def _become_due(self, step: Step, plan: Plan) -> None:

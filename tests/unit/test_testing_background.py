@@ -189,9 +189,7 @@ async def test_many_can_follow_one_response(server: ModelServer, client: AsyncOp
     async with anyio.create_task_group() as tasks:
         for after in range(5):
             tasks.start_soon(follow, after)
-        with anyio.fail_after(5):
-            while len(server.lookups) < 5:
-                await anyio.lowlevel.checkpoint()
+        await server.await_for_lookups(5)
         server.release()
 
     assert {events[-1].type for events in found} == {"response.completed"}

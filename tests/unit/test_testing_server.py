@@ -126,6 +126,8 @@ async def test_waiting_for_calls_gives_up(server: ModelServer) -> None:
         await server.await_for_calls(1, timeout=0.01, outcome="aborted")
     with pytest.raises(TimeoutError, match="did not see 2 calls"):
         server.wait_for_calls(2, timeout=0.01)
+    with pytest.raises(TimeoutError, match="did not see 1 lookups"):
+        server.wait_for_lookups(1, timeout=0.01)
 
 
 async def test_stopping_cuts_hanging_calls(client: AsyncOpenAI, server: ModelServer) -> None:
