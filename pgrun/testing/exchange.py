@@ -86,7 +86,7 @@ class Exchange:
     def abort(self) -> None:
         """Cut the connection."""
         self._note("dropped", None)
-        self._connection.scope["state"]["transport"].abort()
+        self._connection.scope["state"]["cut"]()
 
     async def _until_gone(self, scope: anyio.CancelScope) -> None:
         while (await self._connection.receive())["type"] != "http.disconnect":

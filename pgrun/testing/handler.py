@@ -37,7 +37,7 @@ class _Dropped(Response):
     """The connection is closed without an answer."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["state"]["transport"].abort()
+        scope["state"]["cut"]()
 
 
 async def _fault(desk: Desk) -> Response | None:

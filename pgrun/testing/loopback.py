@@ -25,7 +25,7 @@ _CLOSING_TIME = 1.0
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's protocol, silent, and with the connection within the endpoint's reach."""
+    """uvicorn's protocol, silent, and with a way for the endpoint to cut the connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,7 +34,11 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.app_state = {"transport": transport}  # shows up as scope["state"]
+        self.app_state = {"cut": self._cut}  # shows up as scope["state"]
+
+    def _cut(self) -> None:
+        self.cycle.disconnected = True  # or an answer that never begins would be logged as an error
+        self.transport.abort()
 
 
 def listen(port: int) -> socket.socket:

@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response
 
 from pgrun.errors import UsageError
-from pgrun.testing import ModelServer, hang, reply
+from pgrun.testing import ModelServer, cut, disconnect, hang, reply
 
 
 @pytest.fixture
@@ -181,7 +181,14 @@ def test_a_taken_port_is_told() -> None:
 def test_nothing_is_logged_or_printed(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     with ModelServer() as server, OpenAI(base_url=server.base_url, api_key="k", max_retries=0) as client:
-        client.responses.create(model="m", input="x")
+        created = client.responses.create(model="m", input="x")
+        server.script(disconnect(), cut("x"), cut("x", after_events=2))
+        for stream in (False, False, True):
+            with pytest.raises(openai.APIConnectionError):
+                list(client.responses.create(model="m", input="x", stream=stream))
+        server.script_lookups(disconnect())
+        with pytest.raises(openai.APIConnectionError):
+            client.responses.retrieve(created.id)
 
     assert not [record for record in caplog.records if record.name.startswith(("uvicorn", "pgrun"))]
     assert capfd.readouterr() == ("", "")
