@@ -13,39 +13,51 @@ It stands where the provider stands: the agent's own HTTP client calls it, and a
         assert [call.status for call in server.calls] == [429, 200]
 
 What is not scripted gets a made-up answer that is valid for the schema the call asks for. One call goes this way
-through the package: `server` (thread and public face) → `loopback` (HTTP) → `endpoint` (one call) → `request` and
-`strictness` (would the provider accept it?) → `script` (which answer?) → `patience` (when?) → `response` and `generate`
-(its body) → `journal` (what a test can look at).
+through the package: `server` (thread and public face) → `loopback` (HTTP) → `endpoint` (one call) → `desk` →
+`responses` or `chat` with `acceptance`, `tools` and `strictness` (would the provider accept it?) → `limits` → `script`
+and `makeup` (which answer?) → `response` and `stream` (its body and the events that lead there) → `work` (a model goes
+through them, at the pace of `patience`, in the foreground or in the `background`) → `exchange` (what the client gets of
+it). What a test can look at is in the `journal`, the `store` and the `bill`.
 
 Starting a server needs the extra ``pgrun[testing]``; importing this package does not.
 """
 
 from pgrun.testing.answers import (
     Answer,
+    ToolCall,
     Usage,
-    disconnect,
     failed,
     filtered,
-    hang,
-    http_error,
     invalid_json,
-    quota_exceeded,
-    rate_limited,
     refusal,
     reply,
-    server_error,
+    tool_call,
     truncated,
-    unauthorized,
     wrong_shape,
 )
-from pgrun.testing.journal import Call
+from pgrun.testing.faults import (
+    cut,
+    disconnect,
+    hang,
+    http_error,
+    quota_exceeded,
+    rate_limited,
+    server_error,
+    unauthorized,
+)
+from pgrun.testing.journal import Call, Lookup
+from pgrun.testing.limits import Limits
 from pgrun.testing.server import ModelServer
 
 __all__ = [
     "Answer",
     "Call",
+    "Limits",
+    "Lookup",
     "ModelServer",
+    "ToolCall",
     "Usage",
+    "cut",
     "disconnect",
     "failed",
     "filtered",
@@ -57,6 +69,7 @@ __all__ = [
     "refusal",
     "reply",
     "server_error",
+    "tool_call",
     "truncated",
     "unauthorized",
     "wrong_shape",

@@ -15,13 +15,14 @@ def main() -> int:
     """Serve until a signal comes; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pgrun.testing", description="A made-up model for testing agents.")
     parser.add_argument("--port", type=int, default=0, help="where to listen (default: a free port)")
-    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer (default: 0)")
+    parser.add_argument("--delay", type=float, default=0.0, help="seconds before each answer begins (default: 0)")
+    parser.add_argument("--interval", type=float, default=0.0, help="seconds between two pieces of it (default: 0)")
     options = parser.parse_args()
     # Blocked here and therefore in the server's thread too, the signals wait for sigwait to take them.
     signals = {signal.SIGINT, signal.SIGTERM}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
-        with ModelServer(port=options.port, delay=options.delay) as server:
+        with ModelServer(port=options.port, delay=options.delay, interval=options.interval) as server:
             sys.stdout.write(f"{server.base_url}\n")
             sys.stdout.flush()
             signal.sigwait(signals)

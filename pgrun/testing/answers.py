@@ -3,17 +3,18 @@
 ::
 
     Answer
-    ├── Reply         a Response object with this text, however it ended: reply, refusal, truncated, filtered, failed
-    ├── Generated     a Response object made up for the schema the call asks for; also on purpose in the wrong shape
-    ├── HttpError     an error status with the provider's error body
-    ├── Hang          no answer until the client goes or the test releases it
-    └── Disconnect    the connection is closed without an answer
+    ├── Worked            the model works on the call, and what it produces is paid for
+    │   ├── Reply         this text or these tool calls, however it ended: reply, refusal, truncated, filtered, failed
+    │   ├── Generated     made up for the schema the call asks for; also on purpose in the wrong shape
+    │   └── Hang          no output until the client goes or the test releases it
+    ├── HttpError         an error status with the provider's error body
+    └── Disconnect        the connection is closed without an answer, before any model has seen the call
 
-Tests use the functions; the classes are what those return.
+Tests use the functions, here and in `faults`; the classes are what those return.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -36,12 +37,27 @@ class Usage:
     reasoning_tokens: int = 0
 
 
+@dataclass(frozen=True)
+class ToolCall:
+    """A function the model wants called.
+
+    Attributes:
+        name: One of the functions that the call offers.
+        arguments: JSON, as the model writes it; a test may write broken JSON on purpose.
+        call_id: What the function's output has to refer to, or None for an id made up for each answer.
+    """
+
+    name: str
+    arguments: str = "{}"
+    call_id: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Answer:
     """What one call gets.
 
     Attributes:
-        delay: Seconds between the request and this answer, or None for the server's own `delay`.
+        delay: Seconds between the request and this answer's first output, or None for the server's own `delay`.
     """
 
     delay: float | None = None
@@ -53,26 +69,52 @@ class Answer:
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
+@dataclass(frozen=True)
+class Cut:
+    """Where the connection is cut although the model works; see `faults.cut`."""
+
+    after_events: int | None = None
+    clean: bool = False
+    error: "HttpError | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Worked(Answer):
+    """What the model works on; the call is paid for from then on.
+
+    Attributes:
+        deltas: Into how many deltas each text of it is cut, fewer where the text is shorter than that.
+        interval: Seconds the model takes for each delta after the first, or None for the server's own `interval`.
+        cut: Where the client's connection breaks, if it does.
+    """
+
+    deltas: int = 8
+    interval: float | None = None
+    cut: Cut | None = None
+
+
 @dataclass(frozen=True, repr=False)
-class Reply(Answer):
-    """A Response object whose text the test has written.
+class Reply(Worked):
+    """An answer that the test has written.
 
     Attributes:
         text: The answer, the refusal, or what came before the cut; for "failed" the error's message.
         ending: How the response ended.
         code: The error's code, for "failed" only.
         usage: Token counts to report, or None for an estimate from the lengths.
+        calls: Tools the model calls, after the text if there is one.
     """
 
     text: str
     ending: Ending = "completed"
     code: str | None = None
     usage: Usage | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True, repr=False)
-class Generated(Answer):
-    """A Response object made up for what the call asks.
+class Generated(Worked):
+    """An answer made up for what the call asks.
 
     Attributes:
         valid: False for JSON that breaks the requested schema.
@@ -94,13 +136,13 @@ class HttpError(Answer):
 
 
 @dataclass(frozen=True, repr=False)
-class Hang(Answer):
-    """No answer until the client disconnects or the test calls `ModelServer.release`."""
+class Hang(Worked):
+    """No output until the client disconnects or the test calls `ModelServer.release`."""
 
 
 @dataclass(frozen=True, repr=False)
 class Disconnect(Answer):
-    """The connection is closed without an answer."""
+    """The connection is closed without an answer, before any model has seen the call."""
 
 
 Content: TypeAlias = "str | dict[str, Any] | list[Any] | BaseModel"
@@ -108,9 +150,32 @@ Scripted: TypeAlias = "Content | Answer | Callable[[dict[str, Any]], Content | A
 """What `ModelServer.script` takes; a function gets the request body and returns the answer to it."""
 
 
-def reply(content: Content, *, delay: float | None = None, usage: Usage | None = None) -> Reply:
-    """A completed answer; anything but a text is sent as JSON."""
-    return Reply(_text_of(content), usage=usage, delay=delay)
+def reply(
+    content: Content = "",
+    *,
+    calls: Sequence[ToolCall] = (),
+    delay: float | None = None,
+    usage: Usage | None = None,
+    deltas: int = 8,
+    interval: float | None = None,
+) -> Reply:
+    """A completed answer: a text (anything else is sent as JSON), tool calls, or both.
+
+    Args:
+        content: The text, or what becomes one.
+        calls: What `tool_call` returns, one for each tool the model calls.
+        delay: Seconds between the request and the first output, or None for the server's own `delay`.
+        usage: Token counts to report, or None for an estimate from the lengths.
+        deltas: Into how many pieces each text is cut where the call asks for a stream; at least 1.
+        interval: Seconds the model takes for each piece after the first, streamed or not; None for the server's own.
+    """
+    pace: dict[str, Any] = {"delay": delay, "deltas": deltas, "interval": interval}
+    return Reply(_text_of(content), usage=usage, calls=tuple(calls), **pace)
+
+
+def tool_call(name: str, arguments: "Content | None" = None, *, call_id: str | None = None) -> ToolCall:
+    """A call of the function `name` for `reply`; a text stands for the arguments as the model wrote them."""
+    return ToolCall(name, "{}" if arguments is None else _text_of(arguments), call_id)
 
 
 def refusal(text: str = "I'm sorry, I can't help with that.", *, delay: float | None = None) -> Reply:
@@ -143,59 +208,6 @@ def wrong_shape(*, delay: float | None = None) -> Generated:
 def invalid_json(text: str = "Sure! Here is what I found:", *, delay: float | None = None) -> Reply:
     """Prose where JSON was asked for."""
     return Reply(text, delay=delay)
-
-
-def http_error(
-    status: int,
-    *,
-    code: str | None = None,
-    message: str | None = None,
-    headers: Mapping[str, str] | None = None,
-    delay: float | None = None,
-) -> HttpError:
-    """Any error status, with the provider's error body."""
-    kind = "server_error" if status >= 500 else "invalid_request_error"
-    message = message or f"The model server was told to answer {status}."
-    return HttpError(status, message, kind, code, headers=dict(headers or {}), delay=delay)
-
-
-def rate_limited(retry_after: float = 1.0, *, delay: float | None = None) -> HttpError:
-    """429 rate_limit_exceeded: come back in `retry_after` seconds."""
-    headers = {
-        "retry-after": f"{retry_after:g}",
-        "retry-after-ms": f"{retry_after * 1000:.0f}",
-        "x-ratelimit-remaining-requests": "0",
-        "x-ratelimit-reset-requests": f"{retry_after:g}s",
-    }
-    message = f"Rate limit reached for requests. Please try again in {retry_after:g}s."
-    return HttpError(429, message, "requests", "rate_limit_exceeded", headers=headers, delay=delay)
-
-
-def quota_exceeded(*, delay: float | None = None) -> HttpError:
-    """429 insufficient_quota: no call succeeds until a person pays; there is no Retry-After."""
-    message = "You exceeded your current quota, please check your plan and billing details."
-    return HttpError(429, message, "insufficient_quota", "insufficient_quota", delay=delay)
-
-
-def server_error(status: int = 500, *, delay: float | None = None) -> HttpError:
-    """The provider is in trouble: 500, or another 5xx."""
-    message = "The server had an error while processing your request. Sorry about that!"
-    return HttpError(status, message, "server_error", "server_error", delay=delay)
-
-
-def unauthorized(*, delay: float | None = None) -> HttpError:
-    """401 invalid_api_key."""
-    return HttpError(401, "Incorrect API key provided.", code="invalid_api_key", delay=delay)
-
-
-def hang(*, delay: float | None = None) -> Hang:
-    """No answer until the client disconnects or `ModelServer.release` is called."""
-    return Hang(delay=delay)
-
-
-def disconnect(*, delay: float | None = None) -> Disconnect:
-    """The connection drops without an answer, after `delay` seconds."""
-    return Disconnect(delay=delay)
 
 
 def as_answer(value: "Content | Answer") -> Answer:

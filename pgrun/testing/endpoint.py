@@ -1,106 +1,81 @@
-"""One call, from its first byte to its last: what `loopback` serves at ``POST /v1/responses``.
-
-A plain ASGI application rather than a request handler, because it has to see when the client disconnects, when the last
-byte of the answer goes out, and sometimes has to leave without any answer.
-"""
+"""One call over HTTP, from its first byte to its last; `desk` has said what it gets, here it gets it."""
 
 import time
+from functools import partial
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from pgrun.testing.answers import Answer, Disconnect, HttpError
-from pgrun.testing.journal import Call, Journal
-from pgrun.testing.patience import Patience
-from pgrun.testing.request import ModelRequest, RequestRejected, check, parse
-from pgrun.testing.response import error_body, headers, response_body
-from pgrun.testing.script import Script
-
-
-def application(script: Script, journal: Journal, patience: Patience) -> Starlette:
-    """Everything the server answers, under the provider's paths."""
-    responses = ResponsesEndpoint(script, journal, patience)
-    return Starlette(
-        routes=[Route("/v1/responses", responses, methods=["POST"])],
-        exception_handlers={404: _not_offered, 405: _not_offered},
-    )
+from pgrun.testing.answers import Disconnect, HttpError
+from pgrun.testing.background import Background
+from pgrun.testing.desk import Api, Desk, Taken
+from pgrun.testing.exchange import Connection, Exchange
+from pgrun.testing.journal import Outcome
+from pgrun.testing.request import parse
+from pgrun.testing.response import error_body
+from pgrun.testing.work import Work
 
 
-class ResponsesEndpoint:
-    """Answers ``POST /v1/responses`` the way a test has scripted it."""
+class ModelEndpoint:
+    """Answers calls for a model the way a test has scripted it."""
 
-    def __init__(self, script: Script, journal: Journal, patience: Patience) -> None:
-        self._script = script
-        self._journal = journal
-        self._patience = patience
+    def __init__(self, api: Api, desk: Desk, background: Background) -> None:
+        self._api = api
+        self._desk = desk
+        self._background = background
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read the call, choose its answer, wait until it is due, send it."""
+        """Read the call, take it, give it what it gets."""
         http = Request(scope, receive)
         try:
-            request = parse(await http.body())
+            body = parse(await http.body())
         except ClientDisconnect:
             return  # before it had asked anything
-        call = self._enter(request, http)
-        answer, response = self._prepare(call, request)
-        if not await self._patience.hold(answer, receive):
-            self._journal.close(call, "aborted")
-        elif isinstance(answer, Disconnect):
-            self._journal.close(call, "dropped")
-            scope["state"]["transport"].abort()
-        else:
-            await response(scope, receive, self._noting(send, call, response.status_code))
-
-    def _enter(self, request: ModelRequest | None, http: Request) -> Call:
-        asked = request or ModelRequest({})
-        return self._journal.open(
-            model=asked.model,
-            text=asked.user_text,
-            body=asked.body,
-            headers=dict(http.headers),
-            received_at=time.monotonic(),
-        )
-
-    def _prepare(self, call: Call, request: ModelRequest | None) -> tuple[Answer, Response]:
-        try:
-            request = check(request, call.headers)
-        except RequestRejected as rejected:
-            return rejected.answer, _rendered(rejected.answer, call, ModelRequest({}))
-        try:
-            answer = self._script.answer(request)
-            return answer, _rendered(answer, call, request)
-        except Exception as error:
-            # The test's own functions run here. Their error must reach the test as one that no client tries again.
-            answer = _test_error(error)
-            return answer, _rendered(answer, call, request)
-
-    def _noting(self, send: Send, call: Call, status: int) -> Send:
-        async def send_and_note(message: Message) -> None:
-            # Noted just before the last bytes go: a client that has read its answer must find it in the journal, and
-            # after the bytes are out the client's thread may well run before this one.
-            if message["type"] == "http.response.body" and not message.get("more_body"):
-                self._journal.close(call, "answered", status=status, answered_at=time.monotonic())
-            await send(message)
-
-        return send_and_note
+        taken = self._desk.take(self._api, body, dict(http.headers))
+        alone = isinstance(taken.gets, Work) and self._api.goes_on_alone(taken.request)
+        if alone and isinstance(taken.gets, Work):
+            self._background.start(taken.gets.make)
+        await _Answering(self._api, self._desk, taken, Connection(scope, receive, send), alone).give()
 
 
-def _rendered(answer: Answer, call: Call, request: ModelRequest) -> Response:
-    if isinstance(answer, HttpError):
-        return JSONResponse(error_body(answer), answer.status, headers(call.number, answer.headers))
-    return JSONResponse(response_body(answer, request), 200, headers(call.number, {}))
+class _Answering:
+    """A call on its way to its answer."""
 
+    def __init__(self, api: Api, desk: Desk, taken: Taken, connection: Connection, alone: bool) -> None:
+        self._api = api
+        self._desk = desk
+        self._taken = taken
+        self._exchange = Exchange(connection, self._note)
+        self._alone = alone  # the model works on when the client has gone
 
-def _test_error(error: Exception) -> HttpError:
-    message = f"The test's script has no answer to this call: {type(error).__name__}: {error}"
-    return HttpError(400, message, code="test_script_error", delay=0)
+    async def give(self) -> None:
+        gets = self._taken.gets
+        give = partial(self._give_work, gets) if isinstance(gets, Work) else partial(self._give_none, gets)
+        if not self._desk.patience.takes_time(gets.answer if isinstance(gets, Work) else gets):
+            await give()
+        elif not await self._exchange.unless_gone(give):
+            self._note("aborted", None)
 
+    async def _give_work(self, work: Work) -> None:
+        extra, cut = self._taken.headers, work.answer.cut
+        if self._taken.request.streams:
+            steps = work.follow() if self._alone else work.work()
+            return await self._exchange.send_stream(work, steps, self._api, extra)
+        if not self._alone:
+            await work.make(cut.after_events if cut else None)
+        if cut:
+            return self._exchange.abort()
+        await self._exchange.send_json(work.body, 200, extra)
 
-def _not_offered(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 404
-    message = f"Invalid URL ({request.method} {request.url.path}): this test server answers POST /v1/responses."
-    return JSONResponse(error_body(HttpError(status, message)), status)
+    async def _give_none(self, answer: HttpError | Disconnect) -> None:
+        await self._desk.patience.hold(answer)
+        if isinstance(answer, Disconnect):
+            return self._exchange.abort()
+        own = {name.lower(): value for name, value in answer.headers.items()}
+        await self._exchange.send_json(error_body(answer), answer.status, {**self._taken.headers, **own})
+
+    def _note(self, outcome: Outcome, status: int | None) -> None:
+        if isinstance(self._taken.gets, Work) and not self._alone:
+            self._api.abandon(self._taken.gets)  # which changes nothing if it has ended
+        answered_at = time.monotonic() if outcome == "answered" else None
+        self._desk.journal.close(self._taken.call, outcome, status=status, answered_at=answered_at)

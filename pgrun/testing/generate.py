@@ -1,4 +1,4 @@
-"""A made-up value that is valid for a JSON schema: `response` asks here when no test has said what to answer.
+"""A made-up value that is valid for a JSON schema: `makeup` asks here when no test has said what to answer.
 
 The same schema and prompt always give the same value. Values are counted per property, so that lists read
 "Fun fact 1", "Fun fact 2"; and what the prompt names becomes the subject of the list it asks for: "facts about Tokyo and

@@ -1,4 +1,4 @@
-"""HTTP on a socket: `server` runs this in its own thread, and every request goes from here to `endpoint`.
+"""HTTP on a socket: `server` runs this in its own thread, and every request goes from here to `application`.
 
 uvicorn's start-up and protocol are used, its run loop is not: that one looks ten times a second whether to stop, waits
 for open calls to end, takes the process's signals and writes to its logs.
@@ -25,7 +25,7 @@ _CLOSING_TIME = 1.0
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's protocol, silent, and with the connection within the endpoint's reach."""
+    """uvicorn's protocol, silent, and with a way for the endpoint to cut the connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -34,7 +34,11 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self.app_state = {"transport": transport}  # shows up as scope["state"]
+        self.app_state = {"cut": self._cut}  # shows up as scope["state"]
+
+    def _cut(self) -> None:
+        self.cycle.disconnected = True  # or an answer that never begins would be logged as an error
+        self.transport.abort()
 
 
 def listen(port: int) -> socket.socket:

@@ -1,23 +1,15 @@
-"""What a call asks for, and whether the provider would accept it: `endpoint` reads each request here first.
+"""What a call asks for: the body of a request, with names for what tests, checks and answers look at.
 
-What the provider answers with 400 or 401 is refused here in the same words, so that a request that only a forgiving
-fake would accept is found in a test and not at the first paid call.
+`acceptance` says whether the provider would take it.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from pgrun.testing.answers import HttpError
-from pgrun.testing.strictness import SchemaRejected, check_strict
-
-_SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
-# Any of these says what to answer; a request has to have one.
-_SOURCES = ("input", "previous_response_id", "prompt", "conversation")
-_NOT_OFFERED = ("stream", "background")
 
 
 class RequestRejected(Exception):
@@ -28,9 +20,29 @@ class RequestRejected(Exception):
         self.answer = HttpError(status, message, code=code, param=param, delay=0)
 
 
+def missing(param: str) -> RequestRejected:
+    """What the provider says where a request leaves out what it needs."""
+    return RequestRejected(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function the model may call.
+
+    Attributes:
+        place: The parameter that declares it, as errors name it: ``tools[0]``.
+        parameters: The JSON schema of its arguments, None where it is not given.
+    """
+
+    place: str
+    name: str
+    parameters: dict[str, Any] | None
+    strict: bool
+
+
 @dataclass(frozen=True)
 class ModelRequest:
-    """The body of one ``POST /v1/responses``, with names for what tests and answers look at."""
+    """The body of one ``POST /v1/responses``."""
 
     body: dict[str, Any]
 
@@ -42,17 +54,17 @@ class ModelRequest:
     @cached_property
     def texts(self) -> list[str]:
         """Every text the model would read: instructions, messages, tool outputs."""
-        return [str(self.body.get("instructions") or ""), *(text for item in self._items for text in _texts(item))]
+        return [str(self.body.get("instructions") or ""), *(text for item in self.items for text in _texts(item))]
 
     @property
     def user_text(self) -> str:
         """The last user message, "" where there is none."""
-        users = [item for item in self._items if item.get("role") == "user"]
+        users = [item for item in self.items if item.get("role") == "user"]
         return "\n".join(_texts(users[-1])) if users else ""
 
     @property
     def output_format(self) -> Mapping[str, Any]:
-        """`text.format`: which form the answer has to have."""
+        """Which form the answer has to have: its `type`, and for "json_schema" `name`, `schema` and `strict`."""
         text = self.body.get("text")
         found = text.get("format") if isinstance(text, dict) else None
         return found if isinstance(found, dict) else {"type": "text"}
@@ -63,84 +75,60 @@ class ModelRequest:
         return self.output_format.get("schema") if self.output_format.get("type") == "json_schema" else None
 
     @property
-    def _items(self) -> list[dict[str, Any]]:
+    def functions(self) -> list[Function]:
+        """The functions offered; tools that the provider runs itself are not among them."""
+        return [
+            Function(f"tools[{at}]", str(tool.get("name") or ""), tool.get("parameters"), tool.get("strict") is True)
+            for at, tool in enumerate(self.body.get("tools") or [])
+            if isinstance(tool, dict) and tool.get("type") == "function"
+        ]
+
+    @property
+    def tool_choice(self) -> str:
+        """Whether the model calls tools: "auto", "none", "required", or "function" where it has to call `chosen`."""
+        choice = self.body.get("tool_choice") or "auto"
+        if isinstance(choice, dict):
+            return str(choice.get("mode") if choice.get("type") == "allowed_tools" else choice.get("type"))
+        return str(choice)
+
+    @property
+    def chosen(self) -> str | None:
+        """The one function that the model has to call, or None."""
+        choice = self.body.get("tool_choice")
+        return choice.get("name") if isinstance(choice, dict) and choice.get("type") == "function" else None
+
+    @property
+    def parallel(self) -> bool:
+        """Whether one answer may call more than one function."""
+        return self.body.get("parallel_tool_calls") is not False
+
+    @property
+    def max_output_tokens(self) -> int:
+        """How many tokens the answer may have, 0 where the request sets no limit."""
+        limit = self.body.get("max_output_tokens")
+        return limit if isinstance(limit, int) else 0
+
+    @property
+    def streams(self) -> bool:
+        """Whether the answer shall come as a stream of events."""
+        return bool(self.body.get("stream"))
+
+    @property
+    def items(self) -> list[dict[str, Any]]:
+        """The input, item by item; a text is one user message."""
         given = self.body.get("input") or []
         if isinstance(given, str):
             return [{"role": "user", "content": given}]
         return [item for item in given if isinstance(item, dict)] if isinstance(given, list) else []
 
 
-def parse(raw: bytes) -> ModelRequest | None:
-    """The request in these bytes, or None if they are no JSON object."""
+def parse(raw: bytes) -> dict[str, Any] | None:
+    """The JSON object in these bytes, or None if they are none."""
     try:
         body = json.loads(raw)
     except ValueError:
         return None
-    return ModelRequest(body) if isinstance(body, dict) else None
-
-
-def check(request: ModelRequest | None, headers: Mapping[str, str]) -> ModelRequest:
-    """Return the request if the provider would accept it.
-
-    Raises:
-        RequestRejected: It would not, and says so in `answer`.
-    """
-    _check_key(headers.get("authorization", ""))
-    if request is None:
-        raise RequestRejected("We could not parse the JSON body of your request.")
-    _check_parameters(request.body)
-    _check_format(request.output_format)
-    return request
-
-
-def _check_key(authorization: str) -> None:
-    scheme, _, key = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not key.strip():
-        raise RequestRejected("You didn't provide an API key in an Authorization header (Bearer ...).", status=401)
-
-
-def _check_parameters(body: Mapping[str, Any]) -> None:
-    if not body.get("model"):
-        raise _missing("model")
-    if all(body.get(source) is None for source in _SOURCES):
-        raise _missing("input")
-    if not isinstance(body.get("input", ""), str | list):
-        raise RequestRejected(
-            "Invalid type for 'input': expected a text or a list.", param="input", code="invalid_type"
-        )
-    for name in _NOT_OFFERED:
-        if body.get(name):
-            message = f"Unsupported parameter: '{name}' is not something this test server can do."
-            raise RequestRejected(message, param=name, code="unsupported_parameter")
-
-
-def _check_format(wanted: Mapping[str, Any]) -> None:
-    if wanted.get("type") not in ("text", "json_object", "json_schema"):
-        raise RequestRejected("Invalid value for 'text.format.type'.", param="text.format.type", code="invalid_value")
-    if wanted["type"] == "json_schema":
-        _check_schema(wanted)
-
-
-def _check_schema(wanted: Mapping[str, Any]) -> None:
-    name, schema = wanted.get("name"), wanted.get("schema")
-    if not name:
-        raise _missing("text.format.name")
-    if not _SCHEMA_NAME.fullmatch(str(name)):
-        message = "Invalid 'text.format.name': expected 1 to 64 letters, digits, underscores or dashes."
-        raise RequestRejected(message, param="text.format.name", code="invalid_value")
-    if not isinstance(schema, dict):
-        raise _missing("text.format.schema")
-    if not wanted.get("strict"):
-        return
-    try:
-        check_strict(schema)
-    except SchemaRejected as error:
-        message = f"Invalid schema for response_format '{name}': {error}"
-        raise RequestRejected(message, param="text.format.schema", code="invalid_json_schema") from error
-
-
-def _missing(param: str) -> RequestRejected:
-    return RequestRejected(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+    return body if isinstance(body, dict) else None
 
 
 def _texts(item: Mapping[str, Any]) -> Iterator[str]:

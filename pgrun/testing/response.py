@@ -1,8 +1,4 @@
-"""What goes over the wire: `endpoint` gets the status, the headers and the JSON body of each answer here.
-
-A body is a whole Response object in the provider's shape, as the real client parses it; whoever adds streaming can cut
-its events out of this same object.
-"""
+"""The Response object, in the provider's shape as the real client parses it: what a call of the Responses API gets."""
 
 import json
 import time
@@ -10,14 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
-from pgrun.testing.answers import Answer, Generated, HttpError, Reply, Usage
-from pgrun.testing.generate import generate, misshape
+from pgrun.testing.answers import HttpError, Reply, ToolCall, Usage
 from pgrun.testing.request import ModelRequest
-from pgrun.testing.wording import made_up_sentence
 
 _CHARACTERS_PER_TOKEN = 4
-_REQUEST_LIMIT = 10_000
-_TOKEN_LIMIT = 2_000_000
 
 _STATUS = {"completed": "completed", "refused": "completed", "failed": "failed"}  # the rest is "incomplete"
 _REASON = {"truncated": "max_output_tokens", "filtered": "content_filter"}
@@ -45,13 +37,8 @@ def error_body(error: HttpError) -> dict[str, Any]:
     return {"error": {"message": error.message, "type": error.type, "param": error.param, "code": error.code}}
 
 
-def response_body(answer: Answer, request: ModelRequest) -> dict[str, Any]:
-    """The Response object for an answer; what is neither Reply nor Generated is made up as if nothing was scripted.
-
-    Raises:
-        CannotGenerate: The schema asked for is beyond what can be made up.
-    """
-    reply = answer if isinstance(answer, Reply) else Reply(_made_up(answer, request))
+def response_body(reply: Reply, request: ModelRequest, usage: Usage | None, *, background: bool) -> dict[str, Any]:
+    """The finished Response object for a reply that costs `usage`."""
     now = int(time.time())
     echoed = {**_ECHOED, **{name: value for name, value in request.body.items() if name in _ECHOED}}
     return {
@@ -61,52 +48,58 @@ def response_body(answer: Answer, request: ModelRequest) -> dict[str, Any]:
         "created_at": now,
         "completed_at": now if _STATUS.get(reply.ending) == "completed" else None,
         "status": _STATUS.get(reply.ending, "incomplete"),
-        "background": False,
+        "background": background,
         "error": {"code": reply.code, "message": reply.text} if reply.ending == "failed" else None,
         "incomplete_details": {"reason": _REASON[reply.ending]} if reply.ending in _REASON else None,
         "model": request.model,
-        "output": [] if reply.ending == "failed" else [_message(reply)],
+        "output": [] if reply.ending == "failed" else _output(reply),
         "service_tier": "default",
-        "usage": None if reply.ending == "failed" else _usage(reply.usage or _estimate(reply, request)),
+        "usage": None if usage is None else _usage(usage),
     }
 
 
-def headers(number: int, extra: Mapping[str, str]) -> dict[str, str]:
-    """The provider's headers for the answer to call `number`, with `extra` over them."""
-    usual = {
-        "x-request-id": f"req_{uuid4().hex}",
-        "x-ratelimit-limit-requests": str(_REQUEST_LIMIT),
-        "x-ratelimit-limit-tokens": str(_TOKEN_LIMIT),
-        "x-ratelimit-remaining-requests": str(max(0, _REQUEST_LIMIT - number)),
-        "x-ratelimit-remaining-tokens": str(_TOKEN_LIMIT),
-        "x-ratelimit-reset-requests": "6ms",
-        "x-ratelimit-reset-tokens": "0s",
-    }
-    return usual | {name.lower(): value for name, value in extra.items()}
+def usage_of(reply: Reply, request: ModelRequest, context: int = 0) -> Usage | None:
+    """What a reply costs: as scripted, else estimated; `context` tokens come from the responses before this one.
+
+    A response that fails costs nothing unless a test says so.
+    """
+    if reply.usage is not None or reply.ending == "failed":
+        return reply.usage
+    written = len(reply.text) + sum(len(call.name) + len(call.arguments) for call in reply.calls)
+    return Usage(context + input_tokens(request), max(1, written // _CHARACTERS_PER_TOKEN))
 
 
-def _made_up(answer: Answer, request: ModelRequest) -> str:
-    wrong = isinstance(answer, Generated) and not answer.valid
-    if request.schema is None and request.output_format["type"] == "text" and not wrong:
-        return made_up_sentence(request.user_text)
-    schema = request.schema or {"type": "object", "properties": {"answer": {"type": "string"}}}
-    value = generate(schema, request.user_text)
-    return json.dumps(misshape(value) if wrong else value, ensure_ascii=False)
+def input_tokens(request: ModelRequest) -> int:
+    """How many tokens the model has to read for this request, by the lengths of its texts."""
+    # The schema and the tools are read by the model like the prompt, and billed like it.
+    declared = [value for value in (request.schema, request.body.get("tools")) if value]
+    asked = sum(map(len, request.texts)) + sum(len(json.dumps(value)) for value in declared)
+    return max(1, asked // _CHARACTERS_PER_TOKEN)
 
 
-def _message(reply: Reply) -> dict[str, Any]:
+def _output(reply: Reply) -> list[dict[str, Any]]:
+    status = _STATUS.get(reply.ending, "incomplete")
+    messages = [_message(reply, status)] if reply.text or not reply.calls else []
+    return [*messages, *(_function_call(call, status) for call in reply.calls)]
+
+
+def _message(reply: Reply, status: str) -> dict[str, Any]:
     if reply.ending == "refused":
         part: dict[str, Any] = {"type": "refusal", "refusal": reply.text}
     else:
         part = {"type": "output_text", "text": reply.text, "annotations": [], "logprobs": []}
-    status = _STATUS.get(reply.ending, "incomplete")
     return {"id": f"msg_{uuid4().hex}", "type": "message", "role": "assistant", "status": status, "content": [part]}
 
 
-def _estimate(reply: Reply, request: ModelRequest) -> Usage:
-    # The schema is read by the model like the prompt, and billed like it.
-    asked = sum(map(len, request.texts)) + (len(json.dumps(request.schema)) if request.schema else 0)
-    return Usage(max(1, asked // _CHARACTERS_PER_TOKEN), max(1, len(reply.text) // _CHARACTERS_PER_TOKEN))
+def _function_call(call: ToolCall, status: str) -> dict[str, Any]:
+    return {
+        "id": f"fc_{uuid4().hex}",
+        "type": "function_call",
+        "status": status,
+        "call_id": call.call_id or f"call_{uuid4().hex}",
+        "name": call.name,
+        "arguments": call.arguments,
+    }
 
 
 def _usage(usage: Usage) -> dict[str, Any]:

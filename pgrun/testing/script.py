@@ -1,4 +1,4 @@
-"""Which answer a call gets: `endpoint` asks here once for each accepted call, in the order they arrive.
+"""Which answer a call gets: `desk` asks here once for each accepted call, in the order they arrive.
 
 Scripted answers come first, oldest script first; then standing rules, the newest first, so that a test can override what
 its fixture set up; then an answer made up for the request.
@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from pgrun.testing.answers import Answer, Generated, Scripted, as_answer
+from pgrun.errors import UsageError
+from pgrun.testing.answers import Answer, Disconnect, Generated, HttpError, Scripted, as_answer
 from pgrun.testing.request import ModelRequest
 
 Match: TypeAlias = str | Callable[[dict[str, Any]], bool] | None
@@ -36,6 +37,7 @@ class Script:
     def __init__(self) -> None:
         self._played_once: list[_Rule] = []
         self._standing: list[_Rule] = []
+        self._lookup_faults: deque[HttpError | Disconnect] = deque()
         # Reentrant, because a match function may itself line up more answers.
         self._lock = threading.RLock()
 
@@ -48,6 +50,18 @@ class Script:
         """Answer every matching call this way once nothing scripted is left for it."""
         with self._lock:
             self._standing.insert(0, _Rule(match, deque([_checked(answer)])))
+
+    def add_lookup_faults(self, *faults: HttpError | Disconnect) -> None:
+        """Line up faults, one for each request that asks no model."""
+        for fault in faults:
+            if not isinstance(fault, HttpError | Disconnect):
+                raise UsageError(f"a lookup can fail with an error status or lose its connection, not {fault!r}")
+        self._lookup_faults.extend(faults)
+
+    def lookup_fault(self) -> HttpError | Disconnect | None:
+        """Take the fault of a request that asks no model, None if it gets what it asks for."""
+        with self._lock:
+            return self._lookup_faults.popleft() if self._lookup_faults else None
 
     def answer(self, request: ModelRequest) -> Answer:
         """Take the answer to this call; it is gone from the script even if the client never reads it."""

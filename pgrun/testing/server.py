@@ -4,19 +4,26 @@ The server lives in an event loop in a thread of its own, so that neither a bloc
 from answering.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pgrun.errors import UsageError
-from pgrun.testing.answers import Scripted
-from pgrun.testing.journal import Call, Journal, Outcome
+from pgrun.testing.answers import Disconnect, HttpError, Scripted, Usage
+from pgrun.testing.background import Background
+from pgrun.testing.bill import Bill
+from pgrun.testing.desk import Desk
+from pgrun.testing.journal import Call, Journal, Lookup, Outcome
+from pgrun.testing.limits import Limits, Meter
 from pgrun.testing.patience import Patience
+from pgrun.testing.responses import BackgroundMode, ResponsesApi
 from pgrun.testing.script import Match, Script
+from pgrun.testing.store import Store
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
+    from starlette.applications import Starlette
 
 _HOST = "127.0.0.1"
 
@@ -24,21 +31,43 @@ _HOST = "127.0.0.1"
 class ModelServer:
     """An OpenAI-compatible server on the loopback; use it as a context manager, or with `start` and `stop`.
 
-    A stopped server can be started again: it keeps its port, script and journal, as a provider that comes back.
+    A stopped server can be started again: it keeps its port, script, journal and responses, as a provider that comes
+    back, and background responses go on where they stopped.
 
     Args:
         port: Where to listen; 0 takes a free port.
-        delay: Seconds before each answer that does not say otherwise; can be set at any time.
+        delay: Seconds before the first output of each answer that does not say otherwise; can be set at any time.
+        interval: Seconds between two deltas of each answer that does not say otherwise; can be set at any time.
+        background: "offered": as the provider does; "rejected": 400, as endpoints without background mode answer;
+            "ignored": as those answer that take no notice of the parameter, in the foreground.
+        replay_window: Seconds in which the stream of a background response can be picked up again.
+        limits: How many requests and tokens each model gets; what is beyond is answered with 429 and a Retry-After.
+            None: usual limits are told with each answer, and nothing is refused.
     """
 
     api_key = "test-key"
     """Any key is accepted; this one makes plain that it is none."""
 
-    def __init__(self, *, port: int = 0, delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = 0,
+        delay: float = 0.0,
+        interval: float = 0.0,
+        background: BackgroundMode = "offered",
+        replay_window: float = 300.0,
+        limits: Limits | None = None,
+    ) -> None:
         self._port = port
         self._script = Script()
         self._journal = Journal()
-        self._patience = Patience(delay)
+        self._patience = Patience(delay, interval)
+        self._bill = Bill()
+        self._meter = Meter(limits)
+        self._store = Store(replay_window)
+        self._responses = ResponsesApi(self._store, background)
+        self._background = Background()
+        self._application: Starlette | None = None
         self._portal: BlockingPortal | None = None
         self._running = ExitStack()
 
@@ -51,13 +80,16 @@ class ModelServer:
         """
         if self._portal is None:
             with _told_of_the_extra():
-                from pgrun.testing.endpoint import application
+                from pgrun.testing.application import application
                 from pgrun.testing.loopback import listen, serve
             listener = listen(self._port)
             self._port = listener.getsockname()[1]
-            app = application(self._script, self._journal, self._patience)
+            if self._application is None:
+                desk = Desk(self._script, self._journal, self._patience, self._bill, self._meter)
+                self._application = application(desk, self._responses, self._store, self._background)
             self._portal = self._open_portal()
-            self._portal.start_task(serve, app, listener, self._journal.drop_open_calls)
+            self._portal.start_task(self._background.serve)
+            self._portal.start_task(serve, self._application, listener, self._journal.drop_open_calls)
         return self
 
     def stop(self) -> None:
@@ -97,6 +129,15 @@ class ModelServer:
     def delay(self, seconds: float) -> None:
         self._patience.delay = seconds
 
+    @property
+    def interval(self) -> float:
+        """Seconds between two deltas of each answer that does not say otherwise."""
+        return self._patience.interval
+
+    @interval.setter
+    def interval(self, seconds: float) -> None:
+        self._patience.interval = seconds
+
     def script(self, *answers: Scripted, match: Match = None) -> None:
         """Play these answers in order, one for each matching call; after the last one calls are answered as before.
 
@@ -110,6 +151,14 @@ class ModelServer:
         """Answer every matching call this way when nothing scripted is left for it; the newest such rule wins."""
         self._script.always(answer, match)
 
+    def script_lookups(self, *faults: HttpError | Disconnect) -> None:
+        """Let the next requests that ask no model fail, one with each fault; after the last one they succeed again.
+
+        Args:
+            *faults: Error answers such as `server_error()` or `disconnect()`.
+        """
+        self._script.add_lookup_faults(*faults)
+
     def release(self) -> None:
         """Let every call that hangs now go on; it gets an answer made up for it."""
         self._need_portal().call(self._patience.release)
@@ -118,6 +167,35 @@ class ModelServer:
     def calls(self) -> list[Call]:
         """What has been asked so far, in order of arrival; a snapshot, to be read again after something happened."""
         return self._journal.calls
+
+    @property
+    def lookups(self) -> list[Lookup]:
+        """Which requests have asked no model so far, in order: responses retrieved and cancelled, files, batches."""
+        return self._journal.lookups
+
+    @property
+    def responses(self) -> dict[str, dict[str, Any]]:
+        """Every stored Response object by its id, as it is now."""
+        return self._store.bodies
+
+    @property
+    def paid(self) -> int:
+        """How many calls have been paid for so far: those that produced output tokens, each once.
+
+        A foreground call whose connection breaks and a background one that is cancelled are paid for as far as they
+        came, one that fails or hangs is not.
+        """
+        return len(self._bill.by_response)
+
+    @property
+    def paid_tokens(self) -> Usage:
+        """All tokens paid for so far."""
+        return self._bill.total
+
+    @property
+    def paid_by_response(self) -> Mapping[str, Usage]:
+        """The tokens paid for so far by response id."""
+        return self._bill.by_response
 
     def wait_for_calls(self, count: int, timeout: float = 5.0, *, outcome: Outcome | None = None) -> list[Call]:
         """Block until `count` calls have been received, and return those there are.
@@ -135,6 +213,18 @@ class ModelServer:
     async def await_for_calls(self, count: int, timeout: float = 5.0, *, outcome: Outcome | None = None) -> list[Call]:
         """The same as `wait_for_calls`, for a test in an event loop of its own."""
         return await self._need_portal().call_async(self._journal.wait, count, outcome, timeout)
+
+    def wait_for_lookups(self, count: int, timeout: float = 5.0) -> list[Lookup]:
+        """Block until `count` requests that ask no model have been answered, and return those there are.
+
+        Raises:
+            TimeoutError: They did not come in `timeout` seconds.
+        """
+        return self._need_portal().call(self._journal.wait_for_lookups, count, timeout)
+
+    async def await_for_lookups(self, count: int, timeout: float = 5.0) -> list[Lookup]:
+        """The same as `wait_for_lookups`, for a test in an event loop of its own."""
+        return await self._need_portal().call_async(self._journal.wait_for_lookups, count, timeout)
 
     def _need_portal(self) -> "BlockingPortal":
         if self._portal is None:

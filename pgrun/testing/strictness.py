@@ -1,4 +1,4 @@
-"""The subset of JSON Schema that the provider's strict mode accepts: `request` checks every strict schema here.
+"""The subset of JSON Schema that the provider's strict mode accepts: `acceptance` and `tools` check every strict schema here.
 
 A fake that accepts more than the provider lets a schema pass all tests and fail at the first paid call. The rules are
 those the provider documents for structured outputs; each refusal is worded as it words it.

@@ -1,4 +1,4 @@
-"""Made-up texts: `generate` and `response` ask here for something that reads pleasantly and keeps to its schema."""
+"""Made-up texts: `generate` and `makeup` ask here for something that reads pleasantly and keeps to its schema."""
 
 import re
 import sys

@@ -228,7 +228,9 @@ async def test_match_sees_every_kind_of_input(server: ModelServer, client: Async
         {"type": "function_call_output", "call_id": "c", "output": "a needle"},
     ]
     for item in items:
-        response = await client.responses.create(model="m", input=[{"role": "user", "content": "Look"}, item])
+        call: Any = {"type": "function_call", "call_id": "c", "name": "find", "arguments": "{}"}
+        before = [call] if "output" in item else []
+        response = await client.responses.create(model="m", input=[{"role": "user", "content": "Look"}, *before, item])
         assert response.output_text == "found"
     assert [call.text for call in server.calls] == ["Look", "a needle", "Look"]
 

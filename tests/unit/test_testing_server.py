@@ -16,7 +16,7 @@ from openai import AsyncOpenAI, OpenAI
 from openai.types.responses import Response
 
 from pgrun.errors import UsageError
-from pgrun.testing import ModelServer, hang, reply
+from pgrun.testing import ModelServer, cut, disconnect, hang, reply
 
 
 @pytest.fixture
@@ -126,6 +126,8 @@ async def test_waiting_for_calls_gives_up(server: ModelServer) -> None:
         await server.await_for_calls(1, timeout=0.01, outcome="aborted")
     with pytest.raises(TimeoutError, match="did not see 2 calls"):
         server.wait_for_calls(2, timeout=0.01)
+    with pytest.raises(TimeoutError, match="did not see 1 lookups"):
+        server.wait_for_lookups(1, timeout=0.01)
 
 
 async def test_stopping_cuts_hanging_calls(client: AsyncOpenAI, server: ModelServer) -> None:
@@ -179,7 +181,14 @@ def test_a_taken_port_is_told() -> None:
 def test_nothing_is_logged_or_printed(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     with ModelServer() as server, OpenAI(base_url=server.base_url, api_key="k", max_retries=0) as client:
-        client.responses.create(model="m", input="x")
+        created = client.responses.create(model="m", input="x")
+        server.script(disconnect(), cut("x"), cut("x", after_events=2))
+        for stream in (False, False, True):
+            with pytest.raises(openai.APIConnectionError):
+                list(client.responses.create(model="m", input="x", stream=stream))
+        server.script_lookups(disconnect())
+        with pytest.raises(openai.APIConnectionError):
+            client.responses.retrieve(created.id)
 
     assert not [record for record in caplog.records if record.name.startswith(("uvicorn", "pgrun"))]
     assert capfd.readouterr() == ("", "")
@@ -195,7 +204,7 @@ def test_what_needs_a_running_server_says_so() -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "pgrun.testing.loopback", raising=False)
-    monkeypatch.delitem(sys.modules, "pgrun.testing.endpoint", raising=False)
+    monkeypatch.delitem(sys.modules, "pgrun.testing.application", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
 
     with pytest.raises(UsageError, match=r"pip install \"pgrun\[testing\]\""):
@@ -223,8 +232,8 @@ def test_requests_the_provider_would_not_take(server: ModelServer) -> None:
         ('{"input": "x"}', "model"),
         ('{"model": "m"}', "input"),
         ('{"model": "m", "input": 7}', "input"),
-        ('{"model": "m", "input": "x", "stream": true}', "stream"),
-        ('{"model": "m", "input": "x", "background": true}', "background"),
+        ('{"model": "m", "input": "x", "tools": 7}', "tools"),
+        ('{"model": "m", "input": "x", "previous_response_id": {}}', "previous_response_id"),
         ('{"model": "m", "input": "x", "text": {"format": {"type": "xml"}}}', "text.format.type"),
         ('{"model": "m", "input": "x", "text": {"format": {"type": "json_schema"}}}', "text.format.name"),
         (
@@ -242,8 +251,8 @@ def test_requests_the_provider_would_not_take(server: ModelServer) -> None:
 
 
 def test_paths_that_are_not_offered(server: ModelServer) -> None:
-    status, error = post(server, "{}", "/v1/chat/completions")
+    status, error = post(server, "{}", "/v1/embeddings")
 
     assert status == 404
-    assert error["message"] == ("Invalid URL (POST /v1/chat/completions): this test server answers POST /v1/responses.")
+    assert error["message"] == "Invalid URL (POST /v1/embeddings): this test server does not answer that."
     assert server.calls == []
