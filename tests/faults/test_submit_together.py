@@ -96,17 +96,20 @@ async def test_a_caller_that_is_cancelled_before_its_turn_has_submitted_nothing(
         with scopes[number]:
             await double.asubmit(number)
 
+    await double.asubmit(-1)
     async with anyio.create_task_group() as tasks:
         with conn.transaction():
             conn.execute("lock table pgrun.jobs in exclusive mode")
-            for number in range(10):
+            tasks.start_soon(submit, 0)
+            await until(lambda: waiting(conn) == 1)
+            for number in range(1, 10):
                 tasks.start_soon(submit, number)
             await anyio.wait_all_tasks_blocked()
             for scope in scopes[1::2]:
                 scope.cancel()
             await until(lambda: all(scope.cancelled_caught for scope in scopes[1::2]))
     numbers = conn.execute("select (input ->> 'number')::int as number from pgrun.jobs order by 1").fetchall()
-    assert [row["number"] for row in numbers] == [0, 2, 4, 6, 8]
+    assert [row["number"] for row in numbers] == [-1, 0, 2, 4, 6, 8]
 
 
 async def test_callers_that_are_cancelled_while_they_are_written_leave_when_all_is_written(
