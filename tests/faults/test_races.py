@@ -38,26 +38,32 @@ FINAL = ("completed", "error", "cancelled")
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("seed", [1])
 async def test_a_short_storm_is_weathered(
-    seed: int, db: PostgresDb, conn: Conn, models: ModelServer, proxy: Proxy, processes: Processes
+    seed: int, db: PostgresDb, dsn: str, conn: Conn, models: ModelServer, proxy: Proxy, processes: Processes
 ) -> None:
-    await weather(Plan(seed, runs=220, seconds=6, lease=2), db, conn, models, proxy, processes)
+    await weather(Plan(seed, runs=220, seconds=6, lease=2), db, dsn, conn, models, proxy, processes)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", range(2, 7))
 async def test_a_long_storm_is_weathered(
-    seed: int, db: PostgresDb, conn: Conn, models: ModelServer, proxy: Proxy, processes: Processes
+    seed: int, db: PostgresDb, dsn: str, conn: Conn, models: ModelServer, proxy: Proxy, processes: Processes
 ) -> None:
-    await weather(Plan(seed, runs=3000, seconds=60, lease=3), db, conn, models, proxy, processes)
+    await weather(Plan(seed, runs=3000, seconds=60, lease=3), db, dsn, conn, models, proxy, processes)
 
 
 async def weather(
-    plan: Plan, db: PostgresDb, conn: Conn, models: ModelServer, proxy: Proxy, processes: Processes
+    plan: Plan,
+    db: PostgresDb,
+    dsn: str,
+    conn: Conn,
+    models: ModelServer,
+    proxy: Proxy,
+    processes: Processes,
 ) -> None:
     conn.execute(RECORD)
     async with PostgresDb(proxy.conninfo, worker="external", settings=FAST) as cut_off:
-        storm = Storm(plan, answering_agent(db, models), cut_off=cut_off, proxy=proxy, processes=processes)
+        storm = Storm(plan, answering_agent(db, models), dsn=dsn, cut_off=cut_off, proxy=proxy, processes=processes)
         models.always(storm.answer)
         await storm.rage()
     rows = conn.execute("select *, run_id::text as id from pgrun.jobs").fetchall()

@@ -1,5 +1,7 @@
 """A storm: runs of an agent and a task in mixed sessions while workers are killed, stopped, cancelled and cut off at random.
 
+They are submitted one by one, in bursts, many in a statement, and by transactions of others that commit late or never.
+
 What happens is drawn from a seed; when it happens depends on the machine, so a seed repeats the plan and not the run.
 """
 
@@ -10,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import anyio
+import psycopg
 from anyio.abc import TaskGroup
+from psycopg.types.json import Jsonb
 
 from pgrun import Agent, DatabaseUnavailable, PostgresDb, Run, RunCancelled, RunFailed, RunOutput, UsageError, Worker
 from pgrun._ids import new_run_id
@@ -37,6 +41,7 @@ class Storm:
     Args:
         plan: What is to happen.
         agent: Whose runs they are; its `db` is a way to the database that is never cut.
+        dsn: The same way, for transactions of others.
         cut_off: Another way there, through `proxy`, which is cut.
         proxy: The network that fails.
         processes: Starts workers.
@@ -48,12 +53,13 @@ class Storm:
     """
 
     def __init__(
-        self, plan: Plan, agent: Agent[str], *, cut_off: PostgresDb, proxy: Proxy, processes: Processes
+        self, plan: Plan, agent: Agent[str], *, dsn: str, cut_off: PostgresDb, proxy: Proxy, processes: Processes
     ) -> None:
         assert agent.db is not None
         self._plan = plan
         self._agent = agent
         self._db = agent.db
+        self._dsn = dsn
         self._task = declare(agent.db)
         self._cut_off = cut_off
         self._proxy = proxy
@@ -74,6 +80,7 @@ class Storm:
         async with anyio.create_task_group() as callers:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._submit_all, callers)
+                tasks.start_soon(self._submit_late, callers)
                 with anyio.move_on_after(self._plan.seconds):
                     async with anyio.create_task_group() as dangers:
                         for db in (self._db, self._db, self._cut_off):
@@ -95,15 +102,64 @@ class Storm:
                 run = await self._task.options(**options).asubmit(text)
             else:
                 run = await self._agent.arun(text, background=True, **options)
-            self.texts[run_id] = text
-            callers.start_soon(self._await_answer, run)
+            self._expect(callers, run, text)
             await anyio.sleep(self._chance.uniform(0, 1.8 * self._plan.seconds / self._plan.runs))
+
+            if number % 40 == 20:
+                await self._submit_burst(callers)
+
+    async def _submit_burst(self, callers: TaskGroup) -> None:
+        burst = self._task.options(max_attempts=100)
+        numbers = range(len(self.texts), len(self.texts) + 20)
+
+        async def submit(text: str) -> None:
+            self._expect(callers, await burst.asubmit(text), text)
+
+        if self._chance.random() < 0.5:
+            async with anyio.create_task_group() as submits:
+                for number in numbers:
+                    submits.start_soon(submit, f"one of a burst, {number}")
+        else:
+            texts = [f"one of many, {number}" for number in numbers]
+            runs = await burst.asubmit_many([{"text": text} for text in texts])
+            for run, text in zip(runs, texts, strict=True):
+                self._expect(callers, run, text)
+
+    async def _submit_late(self, callers: TaskGroup) -> None:
+        """By statements of another service, in transactions that are as long as it pleases, and undone now and then."""
+        async with await psycopg.AsyncConnection.connect(self._dsn) as conn:
+            for number in range(self._plan.runs // 8):
+                run_id, text = new_run_id(), f"late {number}"
+                session_id = f"session {self._chance.randrange(8)}" if self._chance.random() < 0.2 else None
+                await conn.execute(
+                    "insert into pgrun.jobs (run_id, name, input, session_id, max_attempts) values (%s, %s, %s, %s, 100)",
+                    [run_id, self._task.name, Jsonb({"text": text}), session_id],
+                )
+                await anyio.sleep(self._chance.uniform(0, 0.2))
+                if self._chance.random() < 0.3:
+                    await conn.rollback()
+                else:
+                    await conn.commit()
+                    self.texts[run_id] = text
+                    callers.start_soon(self._await_from_afar, run_id)
+
+    def _expect(self, callers: TaskGroup, run: Run[str] | RunOutput[str], text: str) -> None:
+        self.texts[run.run_id] = text
+        callers.start_soon(self._await_answer, run)
 
     async def _await_answer(self, run: Run[str] | RunOutput[str]) -> None:
         try:
             self.answers[run.run_id] = await run.aresult()
         except (RunCancelled, RunFailed) as error:
             self.answers[run.run_id] = type(error).__name__
+
+    async def _await_from_afar(self, run_id: str) -> None:
+        """By somebody whom not every notification reaches, and who asks again when the network is back."""
+        ended = list[RunOutput[Any]]()
+        while not ended:
+            with suppress(DatabaseUnavailable):
+                ended = await self._cut_off.await_runs([run_id])
+        self.answers[run_id] = str(ended[0].content) if ended[0].status == "completed" else "RunCancelled"
 
     async def _work_in_danger(self, db: PostgresDb) -> None:
         while True:
@@ -141,7 +197,7 @@ class Storm:
     async def _cut_the_network(self) -> None:
         while True:
             await anyio.sleep(self._chance.uniform(0.2, 1))
-            match self._chance.choice(("cut", "lose", "hole")):
+            match self._chance.choice(("cut", "lose", "hole", "mute")):
                 case "cut":
                     self._proxy.cut()
                 case "lose":
@@ -153,6 +209,11 @@ class Storm:
                     with anyio.move_on_after(self._chance.uniform(0.1, 0.5)):
                         await anyio.sleep_forever()
                     self._proxy.heal()
+                case "mute":
+                    self._proxy.swallows = True
+                    with anyio.move_on_after(self._chance.uniform(0.2, 1)):
+                        await anyio.sleep_forever()
+                    self._proxy.swallows = False
 
     async def _cancel_some(self) -> None:
         while True:
