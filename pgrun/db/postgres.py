@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
+# How Postgres says that somebody else has just created the same: it depends on how far both have come.
+_TWIN = (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation)
+
 WorkerMode = Literal["auto", "embedded", "external"]
 
 
@@ -359,11 +362,11 @@ class PostgresDb:
         if row is None or not row["missing"]:
             return
         view = (
-            f"create or replace view {name} as select session_id, last_seq as runs, created_at, updated_at "
+            f"create view {name} as select session_id, last_seq as runs, created_at, updated_at "
             f"from \"{self.schema}\".sessions where session_table = '{self.session_table}'"
         )
         # A convenience: without the right to create it, or beside a twin that just did, nothing is missing.
-        with suppress(psycopg.errors.InsufficientPrivilege, psycopg.errors.UniqueViolation):
+        with suppress(psycopg.errors.InsufficientPrivilege, *_TWIN):
             await conn.execute(view)
 
 
