@@ -120,6 +120,11 @@ class Proxy:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def _unlisten(self) -> None:
+        # Whoever was accepted by a turn of the loop gets its transport in the next, and asyncio leaves its socket open if the
+        # server has closed in between.
+        for listening in self._server.sockets:
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+        await asyncio.sleep(0.01)
         self._server.close()
         self._reset_links()
 
@@ -138,7 +143,6 @@ class Proxy:
             link.reset()
 
     async def _wait_for_links(self) -> None:
-        await asyncio.sleep(0.01)  # for whoever was accepted last: from there to its link the loop takes several turns
         if tasks := [link.task for link in self._links]:
             await asyncio.wait(tasks)
 
