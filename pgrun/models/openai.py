@@ -1,4 +1,4 @@
-"""`OpenAIResponses`: a model behind the Responses API, OpenAI's own or a compatible one.
+"""`OpenAIResponses`: a model behind the Responses API, OpenAI's own or a compatible one. Programs find `OpenAIChat` here, too.
 
 The SDK only carries the request: its retries are off, because the queue retries; its parsing is not used, because it throws
 a paid answer away when the answer does not fit.
@@ -13,6 +13,7 @@ from pgrun.models._openai_client import create_response
 from pgrun.models._openai_model import OpenAIModel
 from pgrun.models._openai_request import input_items, tool_arguments
 from pgrun.models.base import ModelRequest, ModelResponse
+from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
 
 # These models think before they answer and want their responses stored; for others `store` is left to the account.
 _STORES = re.compile(r"(o3|o4-mini|gpt-5|gpt-6)")
