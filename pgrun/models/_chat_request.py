@@ -1,6 +1,7 @@
 """Writes what is asked in the words of the Chat Completions API: the conversation as messages, the tools, the output's form."""
 
 import json
+from itertools import takewhile
 from typing import Any, Literal
 
 from pydantic_core import from_json
@@ -14,14 +15,15 @@ _FINAL = "Your final answer has to be one JSON object that follows this JSON Sch
 
 
 def chat_messages(request: ModelRequest, shown: OutputFormat | None) -> list[dict[str, Any]]:
-    """The conversation; the schema of `shown` becomes part of the system prompt."""
-    if shown is None:
-        return [_message(message) for message in request.messages]
-    first, *others = request.messages
-    told = _FINAL.format(schema=json.dumps(shown.schema, ensure_ascii=False))
-    if first.role == "system":  # one prompt, because many servers take no more, and only as the first message
-        return [_said("system", f"{first.content}\n\n{told}"), *map(_message, others)]
-    return [_said("system", told), *map(_message, request.messages)]
+    """The conversation; the schema of `shown` becomes part of the system prompt.
+
+    There is one system prompt at most, at the beginning: the templates of many models take no more.
+    """
+    prompts = [message.content for message in takewhile(lambda message: message.role == "system", request.messages)]
+    others = map(_message, request.messages[len(prompts) :])
+    if shown is not None:
+        prompts.append(_FINAL.format(schema=json.dumps(shown.schema, ensure_ascii=False)))
+    return [_said("system", "\n\n".join(prompts)), *others] if prompts else [*others]
 
 
 def response_format(output: OutputFormat, structured_output: StructuredOutput) -> dict[str, Any]:
@@ -73,7 +75,7 @@ def _arguments(text: str) -> str:
     The model is told what was wrong by the call's result.
     """
     try:
-        if isinstance(from_json(text or "{}"), dict):
+        if isinstance(from_json(text or "{}", allow_inf_nan=False), dict):
             return text or "{}"
     except ValueError:
         pass

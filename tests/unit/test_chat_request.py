@@ -35,6 +35,15 @@ def test_a_conversation_keeps_its_roles_and_its_order() -> None:
     ]
 
 
+def test_system_prompts_that_follow_each_other_become_one() -> None:
+    first, second = Message("system", "Be brief."), Message("system", "Be kind.")
+    assert body(first, second, Message("user", "u"), second)["messages"] == [
+        {"role": "system", "content": "Be brief.\n\nBe kind."},
+        {"role": "user", "content": "u"},
+        {"role": "system", "content": "Be kind."},
+    ]
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -135,6 +144,7 @@ def test_calls_and_results_become_messages_whatever_another_provider_sent() -> N
         ("", "{}"),
         ('{"a": ', '{"invalid": "{\\"a\\": "}'),
         ("[1]", '{"invalid": "[1]"}'),
+        ('{"a": NaN}', '{"invalid": "{\\"a\\": NaN}"}'),
         ("[" * 5000, json.dumps({"invalid": "[" * 5000})),
     ],
 )
