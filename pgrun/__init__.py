@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pgrun.errors import UsageError as UsageError
     from pgrun.errors import WaitTimeout as WaitTimeout
     from pgrun.models.openai import OpenAIResponses as OpenAIResponses
+    from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
     from pgrun.retry import RetryPolicy as RetryPolicy
     from pgrun.run.base import Run as Run
     from pgrun.run.base import RunMetrics as RunMetrics
@@ -59,6 +60,7 @@ __all__ = [
     "ModelRefused",
     "ModelRejected",
     "ModelUnavailable",
+    "OpenAIChat",
     "OpenAIResponses",
     "OutputInvalid",
     "OutputTruncated",
@@ -90,6 +92,7 @@ __all__ = [
 
 _HOMES = {
     "Agent": "pgrun.agent",
+    "OpenAIChat": "pgrun.models.openai_chat",
     "OpenAIResponses": "pgrun.models.openai",
     "PostgresDb": "pgrun.db.postgres",
     "RetryPolicy": "pgrun.retry",

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable, QuotaExceeded
+from pgrun.models._openai_fields import given, reading, usage_of
 from pgrun.models.base import ModelResponse, ToolCall
-from pgrun.run.base import RunMetrics
 
 if TYPE_CHECKING:
     from openai.types.responses import Response
@@ -20,23 +20,20 @@ def response_from(response: "Response") -> ModelResponse:
     Raises:
         AttemptError: The provider reports that the response failed; `metrics` has what it used all the same.
     """
-    try:
+    with reading(response, "a response of the Responses API"):
         return _read(response)
-    except (AttributeError, TypeError, ValueError) as error:  # a login page of some proxy, or nearly a response
-        words = f"the server sent something else than a response of the Responses API: {response!r:.200}"
-        raise ModelUnavailable(words, code="unreadable") from error
 
 
 def _read(response: "Response") -> ModelResponse:
-    usage = _usage(response)
+    usage = usage_of(response, "input", "output")
     if response.status not in ("completed", "incomplete", None):
         error = _failure(response)
         error.metrics = usage
         raise error
     text, refusal = _parts(response)
-    facts: dict[str, Any] = {"usage": usage, "response_id": _given(response, "id"), "model": _given(response, "model")}
+    facts: dict[str, Any] = {"usage": usage, "response_id": given(response, "id"), "model": given(response, "model")}
     if response.status == "incomplete":
-        reason = _given(response, "incomplete_details", "reason")
+        reason = given(response, "incomplete_details", "reason")
         return ModelResponse(text, "filtered" if reason == "content_filter" else "truncated", **facts)
     if refusal:
         return ModelResponse(text, "refused", refusal=refusal, **facts)
@@ -73,31 +70,10 @@ def _items(response: "Response") -> tuple[dict[str, Any], ...]:
     return tuple(item.to_dict(mode="json", warnings=False) for item in response.output)
 
 
-def _usage(response: "Response") -> RunMetrics:
-    return RunMetrics(
-        input_tokens=_given(response, "usage", "input_tokens") or 0,
-        output_tokens=_given(response, "usage", "output_tokens") or 0,
-        total_tokens=_given(response, "usage", "total_tokens") or 0,
-        cached_tokens=_given(response, "usage", "input_tokens_details", "cached_tokens") or 0,
-        reasoning_tokens=_given(response, "usage", "output_tokens_details", "reasoning_tokens") or 0,
-    )
-
-
-def _given(value: Any, *path: str) -> Any:
-    """What is there, or None.
-
-    Compatible servers leave things out whatever the SDK's types promise, and the SDK then has no such attribute; an answer
-    that was paid for must not be lost over that.
-    """
-    for name in path:
-        value = getattr(value, name, None)
-    return value
-
-
 def _failure(response: "Response") -> AttemptError:
-    code = _given(response, "error", "code")
-    words = _given(response, "error", "message") or f"the response ended as {response.status}"
-    facts: dict[str, Any] = {"code": code or response.status, "response_id": _given(response, "id")}
+    code = given(response, "error", "code")
+    words = given(response, "error", "message") or f"the response ended as {response.status}"
+    facts: dict[str, Any] = {"code": code or response.status, "response_id": given(response, "id")}
     if "quota" in words.lower() and code == "rate_limit_exceeded":
         return QuotaExceeded(f"the account has no credit left: {words}", **facts)
     if code is None or code in _PASSING_CODES or response.status != "failed":

@@ -2,22 +2,24 @@
 
 import os
 import re
-import time
 import weakref
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import current_token
 
-from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable, QuotaExceeded
+from pgrun.errors import ModelUnavailable, QuotaExceeded
+from pgrun.models._openai_failures import translated
 
 if TYPE_CHECKING:
     import openai
+    from openai.types.chat import ChatCompletion
     from openai.types.responses import Response
 
+T = TypeVar("T")
 
 NO_KEY = "none"
 """The key for servers that must not get ours; those that ask for none accept it."""
@@ -37,28 +39,36 @@ class Account:
 _clients: weakref.WeakKeyDictionary[Any, dict[Account, "openai.AsyncOpenAI"]] = weakref.WeakKeyDictionary()
 
 
-async def create(account: Account, body: dict[str, Any], *, timeout: float) -> "Response":
+async def create_response(account: Account, body: dict[str, Any], *, timeout: float) -> "Response":
     """One ``responses.create`` without retries, within `timeout` seconds in all; what fails is an `AttemptError`."""
-    client = await _client(account)
-    import openai
+    return await _create(account, lambda client: client.responses.create(**body, timeout=timeout), timeout)
 
-    try:
-        with anyio.fail_after(timeout):
-            response: Response = await client.responses.create(**body, timeout=timeout)
-            return response
-    except TimeoutError:
-        raise ModelUnavailable(f"no answer from {client.base_url} within {timeout:g} s", code="timeout") from None
-    except openai.OpenAIError as error:
-        raise _translated(error, str(client.base_url)) from error
-    except ValueError as error:  # the body is not the JSON it claims to be; the SDK lets json's error through
-        raise ModelUnavailable(
-            f"{client.base_url} sent an answer that cannot be read: {error}", code="unreadable"
-        ) from error
+
+async def create_completion(account: Account, body: dict[str, Any], *, timeout: float) -> "ChatCompletion":
+    """One ``chat.completions.create``, in the same way."""
+    return await _create(account, lambda client: client.chat.completions.create(**body, timeout=timeout), timeout)
 
 
 async def preload() -> None:
     """Imports the SDK now, so that the first call does not pay the half second it takes."""
     await anyio.to_thread.run_sync(_import)
+
+
+async def _create(account: Account, call: "Callable[[openai.AsyncOpenAI], Awaitable[T]]", timeout: float) -> T:
+    client = await _client(account)
+    import openai
+
+    try:
+        with anyio.fail_after(timeout):
+            return await call(client)
+    except TimeoutError:
+        raise ModelUnavailable(f"no answer from {client.base_url} within {timeout:g} s", code="timeout") from None
+    except openai.OpenAIError as error:
+        raise translated(error, str(client.base_url)) from error
+    except ValueError as error:  # the body is not the JSON it claims to be; the SDK lets json's error through
+        raise ModelUnavailable(
+            f"{client.base_url} sent an answer that cannot be read: {error}", code="unreadable"
+        ) from error
 
 
 async def _client(account: Account) -> "openai.AsyncOpenAI":
@@ -91,7 +101,7 @@ def _make_client(account: Account) -> "openai.AsyncOpenAI":
             "the API key here is not one: it is empty, or has a space, line break or other character no key has",
             code="invalid_api_key",
         )
-    client.responses.create  # noqa: B018  loads the types it needs
+    client.responses.create, client.chat.completions.create  # noqa: B018  loads the types they need
     return client
 
 
@@ -106,52 +116,7 @@ def _headers_for_strangers() -> dict[str, Any]:
 
 def _import() -> None:
     import openai
+    import openai.resources.chat
     import openai.resources.responses
 
     assert openai
-
-
-def _translated(error: "openai.OpenAIError", base_url: str) -> AttemptError:
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        return _from_status(error, base_url)
-    if isinstance(error, openai.APIConnectionError):
-        return ModelUnavailable(f"no connection to {base_url}: {error.__cause__ or error}", code="connection")
-    return ModelUnavailable(f"{base_url}: {error}")
-
-
-def _from_status(error: "openai.APIStatusError", base_url: str) -> AttemptError:
-    words = _words(error)
-    facts = {"status_code": error.status_code, "code": error.code, "request_id": error.request_id}
-    if "insufficient_quota" in (error.code, error.type):
-        return QuotaExceeded(f"the account at {base_url} has no credit left: {words}", **facts)
-    if error.status_code == 401:
-        return QuotaExceeded(f"{base_url} does not accept the API key: {words}", **facts)
-    if error.status_code in (408, 409, 429) or error.status_code >= 500:
-        retry_after = _retry_after(error.response.headers)
-        return ModelUnavailable(f"HTTP {error.status_code} from {base_url}: {words}", retry_after=retry_after, **facts)
-    return ModelRejected(f"HTTP {error.status_code} from {base_url}: {words}", param=error.param, **facts)
-
-
-def _words(error: "openai.APIStatusError") -> str:
-    """The provider's own message; the SDK's repeats the whole body."""
-    if isinstance(error.body, dict) and isinstance(error.body.get("message"), str):
-        return str(error.body["message"])
-    return error.message
-
-
-def _retry_after(headers: Any) -> float | None:
-    """Seconds from ``retry-after-ms`` or ``retry-after``, which is a number or a date (RFC 9110, 10.2.3); a day at most."""
-    try:
-        if (milliseconds := headers.get("retry-after-ms")) is not None:
-            seconds = float(milliseconds) / 1000
-        elif (value := headers.get("retry-after")) is None:
-            return None
-        elif value.replace(".", "", 1).isdigit():
-            seconds = float(value)
-        else:
-            seconds = parsedate_to_datetime(value).timestamp() - time.time()
-    except ValueError:
-        return None
-    return min(max(seconds, 0.0), 86_400.0)

@@ -6,7 +6,7 @@ from typing import Any
 from pgrun.models.base import Message, ModelRequest, ToolSpec
 
 _ROLES = {"system": "developer", "user": "user", "assistant": "assistant"}
-_CHOICES = ("auto", "none", "required")
+CHOICES = ("auto", "none", "required")
 
 
 def input_items(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -22,7 +22,7 @@ def tool_arguments(request: ModelRequest) -> dict[str, Any]:
     choice = request.tool_choice
     if choice is None:
         return tools
-    return tools | {"tool_choice": choice if choice in _CHOICES else {"type": "function", "name": choice}}
+    return tools | {"tool_choice": choice if choice in CHOICES else {"type": "function", "name": choice}}
 
 
 def _items(message: Message) -> Iterator[dict[str, Any]]:

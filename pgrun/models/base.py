@@ -129,7 +129,10 @@ class Model(Protocol):
         """
 
 
-_PROVIDERS = {"openai.responses": ("pgrun.models.openai", "OpenAIResponses")}
+_PROVIDERS = {
+    "openai.responses": ("pgrun.models.openai", "OpenAIResponses"),
+    "openai.chat": ("pgrun.models.openai_chat", "OpenAIChat"),
+}
 
 
 def load_model(definition: Mapping[str, Any]) -> Model:

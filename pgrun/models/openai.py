@@ -1,30 +1,26 @@
-"""`OpenAIResponses`: a model behind the Responses API, OpenAI's own or a compatible one.
+"""`OpenAIResponses`: a model behind the Responses API, OpenAI's own or a compatible one. Programs find `OpenAIChat` here, too.
 
 The SDK only carries the request: its retries are off, because the queue retries; its parsing is not used, because it throws
 a paid answer away when the answer does not fit.
 """
 
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from pgrun.errors import UsageError
-from pgrun.models import _openai_client as sdk
 from pgrun.models._openai_answer import response_from
+from pgrun.models._openai_client import create_response
+from pgrun.models._openai_model import OpenAIModel
 from pgrun.models._openai_request import input_items, tool_arguments
 from pgrun.models.base import ModelRequest, ModelResponse
+from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
 
 # These models think before they answer and want their responses stored; for others `store` is left to the account.
 _STORES = re.compile(r"(o3|o4-mini|gpt-5|gpt-6)")
 _THOUGHTS = "reasoning.encrypted_content"
-_OPTIONS = (
-    *("temperature", "top_p", "max_output_tokens", "reasoning", "reasoning_effort", "reasoning_summary", "verbosity"),
-    *("store", "metadata", "user", "truncation", "service_tier", "parallel_tool_calls", "include", "extra_body"),
-)
 
 
-class OpenAIResponses:
+class OpenAIResponses(OpenAIModel):
     """A model of OpenAI, or of a server that speaks the Responses API.
 
     Args:
@@ -52,6 +48,11 @@ class OpenAIResponses:
     """
 
     provider: str = "openai.responses"
+    _names = (
+        *("temperature", "top_p", "max_output_tokens", "reasoning", "reasoning_effort", "reasoning_summary"),
+        *("verbosity", "store", "metadata", "user", "truncation", "service_tier", "parallel_tool_calls", "include"),
+        "extra_body",
+    )
 
     def __init__(
         self,
@@ -77,44 +78,11 @@ class OpenAIResponses:
         include: list[str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
     ) -> None:
-        given = locals()
-        _check(id, base_url, timeout)
-        self.id = id
-        self.timeout = timeout
-        self._account = sdk.Account(api_key=api_key, base_url=base_url, organization=organization)
-        self._options: dict[str, Any] = {name: given[name] for name in _OPTIONS if given[name] is not None}
-
-    def __repr__(self) -> str:
-        return f"OpenAIResponses(id={self.id!r})"
-
-    def definition(self) -> dict[str, Any]:
-        """See `Model.definition`; the key is left out."""
-        definition: dict[str, Any] = {
-            "provider": self.provider,
-            "id": self.id,
-            "timeout": self.timeout,
-            **self._options,
-        }
-        account = {"base_url": self._account.base_url, "organization": self._account.organization}
-        return definition | {name: value for name, value in account.items() if value is not None}
-
-    @classmethod
-    def from_definition(cls, definition: Mapping[str, Any]) -> "OpenAIResponses":
-        """The model that `definition` described, to be called with this process's own key.
-
-        A definition comes from the database, where others may write. So that none of them can have the key sent to a
-        server of theirs, it goes only to addresses that this process trusts by itself.
-        """
-        options = {name: value for name, value in definition.items() if name != "provider"}
-        if unknown := options.keys() - {"id", "timeout", "base_url", "organization", *_OPTIONS}:
-            raise UsageError(f"this pgrun does not know the option {', '.join(sorted(unknown))} of {cls.__name__}")
-        base_url = options.get("base_url")
-        key = None if base_url is None or _is_trusted(base_url) else sdk.NO_KEY
-        return cls(**options, api_key=key)
+        self._declare(locals())
 
     async def call(self, request: ModelRequest) -> ModelResponse:
         """See `Model.call`."""
-        return response_from(await sdk.create(self._account, self.body(request), timeout=self.timeout))
+        return response_from(await create_response(self._account, self.body(request), timeout=self.timeout))
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
         """The arguments of ``responses.create`` for a request."""
@@ -134,15 +102,6 @@ class OpenAIResponses:
         return body | options
 
 
-def _check(model_id: object, base_url: object, timeout: object) -> None:
-    if not isinstance(model_id, str) or not model_id:
-        raise UsageError(f"OpenAIResponses(id={model_id!r}) needs the name of a model, as the provider says it")
-    if base_url is not None and (not isinstance(base_url, str) or not base_url.startswith(("http://", "https://"))):
-        raise UsageError(f"OpenAIResponses(base_url={base_url!r}): a URL that begins with http:// or https://")
-    if not isinstance(timeout, int | float) or not timeout > 0:
-        raise UsageError(f"OpenAIResponses(timeout={timeout!r}): seconds, more than 0")
-
-
 def _reasoning(options: dict[str, Any]) -> dict[str, Any]:
     given = {"effort": options.pop("reasoning_effort", None), "summary": options.pop("reasoning_summary", None)}
     return {**options.pop("reasoning", {}), **{name: value for name, value in given.items() if value is not None}}
@@ -154,9 +113,3 @@ def _text(request: ModelRequest, options: dict[str, Any]) -> dict[str, Any]:
         output = request.output
         text["format"] = {"type": "json_schema", "name": output.name, "schema": output.schema, "strict": True}
     return text
-
-
-def _is_trusted(base_url: str) -> bool:
-    own = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
-    listed = os.environ.get("PGRUN_TRUSTED_BASE_URLS", "").split(",")
-    return base_url.rstrip("/") in {url.strip().rstrip("/") for url in (own, *listed)}

@@ -110,6 +110,6 @@ def _stop(response: ModelResponse) -> NoReturn:
             refusal = storable_text(response.refusal or "")
             raise ModelRefused(f"the model declined to answer: {refusal}", refusal=refusal, **facts)
         case "truncated":
-            raise OutputTruncated("the answer hit the token limit; raise max_output_tokens or ask for less", **facts)
+            raise OutputTruncated("the answer hit the token limit; raise that of the model or ask for less", **facts)
         case _:
             raise ContentFiltered("the provider's content filter cut the answer", **facts)

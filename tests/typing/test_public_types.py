@@ -9,6 +9,7 @@ from pydantic import BaseModel
 
 from pgrun import (
     Agent,
+    OpenAIChat,
     OpenAIResponses,
     PostgresDb,
     RetryPolicy,
@@ -59,6 +60,17 @@ async def an_agent_of_plain_text() -> None:
     assert_type(await (await agent.arun("?", background=True)).aresult(), str)
     assert_type(agent.run("?").result(), str)
     assert_type(Agent(model="gpt-5-mini", output_schema=None), Agent[str])
+
+
+async def a_model_of_any_compatible_server() -> None:
+    model = OpenAIChat("llama", base_url="http://localhost:11434/v1", structured_output="prompt", stop=["END"])
+    agent = Agent(model=model, output_schema=City)
+    assert_type(agent, Agent[City])
+    assert_type(await (await agent.arun("Tokyo?", background=True)).aresult(), City)
+    assert_type(OpenAIChat.from_definition(model.definition()), OpenAIChat)
+    assert_type(OpenAIResponses.from_definition({}), OpenAIResponses)
+    OpenAIChat("llama", structured_output="yaml")  # type: ignore[arg-type]
+    OpenAIChat("llama", max_output_tokens=5)  # type: ignore[call-arg]
 
 
 async def tools_are_still_the_functions_they_were() -> None:

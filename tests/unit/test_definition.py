@@ -59,7 +59,7 @@ def test_a_person_may_write_one_by_hand() -> None:
         ({"model": MODEL, "tools": [], "memory": 1}, "this pgrun does not know memory, tools"),
         (
             {"model": {"provider": "acme", "id": "x"}},
-            "unknown model provider 'acme'; this pgrun knows openai.responses",
+            "unknown model provider 'acme'; this pgrun knows openai.responses, openai.chat",
         ),
         ({"model": {"id": "x"}}, "unknown model provider None"),
         ({"model": {**MODEL, "warmth": 1}}, "does not know the option warmth of OpenAIResponses"),

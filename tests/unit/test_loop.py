@@ -126,7 +126,7 @@ async def test_an_answer_that_came_to_no_end_has_an_error_of_its_own_and_is_not_
 async def test_a_refusal_says_why() -> None:
     with pytest.raises(ModelRefused, match="the model declined to answer: I would rather not"):
         await turns(ScriptedModel(ModelResponse("", "refused", "I would rather not."))).take()
-    with pytest.raises(OutputTruncated, match="raise max_output_tokens or ask for less"):
+    with pytest.raises(OutputTruncated, match="raise that of the model or ask for less"):
         await turns(ScriptedModel(ModelResponse("", "truncated"))).take()
 
 

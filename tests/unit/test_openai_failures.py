@@ -53,6 +53,7 @@ async def failure(server: ModelServer, answer: Answer, **options: Any) -> Attemp
         (server_error(529), ModelUnavailable),
         (quota_exceeded(), QuotaExceeded),
         (unauthorized(), QuotaExceeded),
+        (http_error(402), QuotaExceeded),
         (http_error(400), ModelRejected),
         (http_error(403), ModelRejected),
         (http_error(404, code="model_not_found"), ModelRejected),

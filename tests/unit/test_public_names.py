@@ -55,6 +55,7 @@ def test_every_error_is_public() -> None:
         ("pgrun.agent", "Agent"),
         ("pgrun.db.postgres", "PostgresDb"),
         ("pgrun.models.openai", "OpenAIResponses"),
+        ("pgrun.models.openai", "OpenAIChat"),
         ("pgrun.run.base", "RunStatus"),
     ],
 )

@@ -1,0 +1,88 @@
+"""Writes what is asked in the words of the Chat Completions API: the conversation as messages, the tools, the output's form."""
+
+import json
+from itertools import takewhile
+from typing import Any, Literal
+
+from pydantic_core import from_json
+
+from pgrun.models._openai_request import CHOICES
+from pgrun.models.base import Message, ModelRequest, OutputFormat, ToolCall, ToolSpec
+
+StructuredOutput = Literal["json_schema", "json_object", "prompt"]
+
+_FINAL = "Your final answer has to be one JSON object that follows this JSON Schema, with nothing before or after it:\n{schema}"
+
+
+def chat_messages(request: ModelRequest, shown: OutputFormat | None) -> list[dict[str, Any]]:
+    """The conversation; the schema of `shown` becomes part of the system prompt.
+
+    There is one system prompt at most, at the beginning: the templates of many models take no more.
+    """
+    prompts = [message.content for message in takewhile(lambda message: message.role == "system", request.messages)]
+    others = map(_message, request.messages[len(prompts) :])
+    if shown is not None:
+        prompts.append(_FINAL.format(schema=json.dumps(shown.schema, ensure_ascii=False)))
+    return [_said("system", "\n\n".join(prompts)), *others] if prompts else [*others]
+
+
+def response_format(output: OutputFormat, structured_output: StructuredOutput) -> dict[str, Any]:
+    """The arguments that tell what form the answer has; none if only the prompt says it."""
+    if structured_output == "prompt":
+        return {}
+    if structured_output == "json_object":
+        return {"response_format": {"type": "json_object"}}
+    schema = {"name": output.name, "schema": output.schema, "strict": True}
+    return {"response_format": {"type": "json_schema", "json_schema": schema}}
+
+
+def chat_tools(request: ModelRequest) -> dict[str, Any]:
+    """The arguments that tell of tools; none if there are none."""
+    if not request.tools:
+        return {}
+    tools = {"tools": [_tool(spec) for spec in request.tools]}
+    choice = request.tool_choice
+    if choice is None:
+        return tools
+    return tools | {"tool_choice": choice if choice in CHOICES else {"type": "function", "function": {"name": choice}}}
+
+
+def _message(message: Message) -> dict[str, Any]:
+    """Made of text and calls only: `items` may be of another provider, and thoughts have no place in this API."""
+    if message.role == "tool":
+        return {"role": "tool", "tool_call_id": message.call_id, "content": message.content}
+    if not message.calls:
+        return _said(message.role, message.content)
+    return {
+        "role": "assistant",
+        "content": message.content or None,
+        "tool_calls": [_call(call) for call in message.calls],
+    }
+
+
+def _said(role: str, content: str) -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    function = {"name": call.name, "arguments": _arguments(call.arguments)}
+    return {"id": call.call_id, "type": "function", "function": function}
+
+
+def _arguments(text: str) -> str:
+    """What the model wrote, as an object: servers read it for the model's template, and reject a conversation with less.
+
+    The model is told what was wrong by the call's result.
+    """
+    try:
+        if isinstance(from_json(text or "{}", allow_inf_nan=False), dict):
+            return text or "{}"
+    except ValueError:
+        pass
+    return json.dumps({"invalid": text}, ensure_ascii=False)
+
+
+def _tool(spec: ToolSpec) -> dict[str, Any]:
+    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
+    # What is not strict by default is not called so: not every server knows the word.
+    return {"type": "function", "function": {**function, "strict": True} if spec.strict else function}
