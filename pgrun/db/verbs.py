@@ -250,6 +250,27 @@ class Verbs:
         )
         return {str(row["run_id"]) for row in rows}
 
+    async def record_step(
+        self,
+        claimed: Claimed,
+        *,
+        number: int,
+        kind: str,
+        name: str,
+        data: Any,
+        duration: float,
+        metrics: dict[str, Any] | None,
+    ) -> bool:
+        """Adds a step to the journal of a run, and what the run has used until then; False if the claim was stale."""
+        params = {"number": number, "kind": kind, "name": name, "data": _json(data), "duration": duration}
+        held = {"run_id": claimed.run_id, "fence": claimed.fence, "metrics": _json_or_none(metrics)}
+        ((is_held,),) = await self._runtime.fetch_tuples("record_step", {**params, **held})
+        return bool(is_held)
+
+    async def steps(self, run_id: str) -> list[Row]:
+        """The journal of a run, in order: step, kind, name, data, duration in seconds."""
+        return await self._runtime.fetch("get_steps", {"run_id": run_id})
+
     async def rescue(self, worker_id: str) -> tuple[list[Row], float | None]:
         """Takes runs away from dead workers; returns them, and in how many seconds the next lease may run out."""
         rows = await self._runtime.fetch("rescue_runs", {"worker_id": worker_id})

@@ -16,12 +16,13 @@ import anyio
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from pgrun.errors import ToolFailed
+from pgrun.errors import AttemptError, LeaseLost, ToolFailed
 from pgrun.models.base import Message, ToolCall
 from pgrun.run._storable import canonical_json, find_unstorable, path_text, storable_text
 from pgrun.run._toolset import Toolset
 from pgrun.run.base import ToolExecution
 from pgrun.run.context import RunContext
+from pgrun.run.journal import Journal, Step
 
 _log = logging.getLogger("pgrun.run")
 
@@ -38,15 +39,17 @@ class ToolCalls:
 
     Attributes:
         context: Of the run, without the key of a call.
-        executions: All of them until now, also those that are under way.
+        executions: All of them until now, also those that are under way, and those that earlier attempts have made.
+        journal: Of the run.
     """
 
-    def __init__(self, toolset: Toolset, context: RunContext) -> None:
+    def __init__(self, toolset: Toolset, context: RunContext, journal: Journal | None = None) -> None:
         self.toolset = toolset
         self.executions: list[ToolExecution] = []
         self.context = context
+        self.journal = journal or Journal()
         self._keys: list[str] = []
-        self._failure: ToolFailed | None = None
+        self._failure: AttemptError | None = None
 
     @property
     def choice(self) -> str | None:
@@ -57,29 +60,43 @@ class ToolCalls:
         return None if made and self.toolset.choice != "none" else self.toolset.choice
 
     async def answer(self, calls: Sequence[ToolCall]) -> tuple[Message, ...]:
-        """Executes the calls of one turn and returns their results, in the order of the calls.
+        """Executes those calls of one turn that are not in the journal, and returns the results, in the order of the calls.
 
         Args:
             calls: As the model wrote them, without what Postgres cannot store.
 
         Raises:
             ToolFailed: A tool says that the run cannot go on; the other calls are cancelled.
+            LeaseLost: The run belongs to another attempt.
         """
-        first = len(self.executions)
+        first, number = len(self.executions), self.journal.begin(len(calls))
         self.executions += [_begun(call) for call in calls]
+        for execution in self.executions[first:]:
+            self._keys.append(self._key(execution))
         slots = anyio.Semaphore(_AT_ONCE)
         async with anyio.create_task_group() as group:
-            for place, call in enumerate(calls):
-                execution = self.executions[first + place]
-                self._keys.append(self._key(execution))
-                if self._is_over_limit(first + place):
-                    execution.error = _LIMIT_REACHED.format(call.name)
-                    continue
-                context = replace(self.context, idempotency_key=self._keys[-1])
-                group.start_soon(self._execute, execution, call, context, slots, group.cancel_scope)
+            for place, call in enumerate(calls, first):
+                if self._is_over_limit(place):
+                    self.executions[place].error = _LIMIT_REACHED.format(call.name)
+                elif recorded := self.journal.find(number + place - first, "tool_call"):
+                    self.executions[place] = ToolExecution.model_validate(recorded)
+                else:
+                    group.start_soon(self._execute_soon, place, call, number + place - first, slots, group.cancel_scope)
         if self._failure is not None:
             raise self._failure
         return tuple(map(_result, calls, self.executions[first:]))
+
+    async def _execute_soon(
+        self, place: int, call: ToolCall, number: int, slots: anyio.Semaphore, scope: anyio.CancelScope
+    ) -> None:
+        execution = self.executions[place]
+        try:
+            async with slots:
+                await self._execute(execution, call, replace(self.context, idempotency_key=self._keys[place]))
+            await self.journal.keep(_step(number, execution))
+        except (ToolFailed, LeaseLost) as error:
+            self._failure = self._failure or error
+            scope.cancel()
 
     def _is_over_limit(self, place: int) -> bool:
         return self.toolset.call_limit is not None and place >= self.toolset.call_limit
@@ -96,29 +113,20 @@ class ToolCalls:
         taken = {key for key, each in zip(self._keys, self.executions, strict=False) if each.error is None}
         return next(key for number in count(1) if (key := f"{this}/{number}") not in taken)
 
-    async def _execute(
-        self,
-        execution: ToolExecution,
-        call: ToolCall,
-        context: RunContext,
-        slots: anyio.Semaphore,
-        scope: anyio.CancelScope,
-    ) -> None:
-        async with slots:
-            began = time.monotonic()
-            try:
-                execution.result = await self._call(call, context)
-            except _NotACall as error:
-                execution.error = _shortened(str(error))
-            except ToolFailed as error:
-                execution.error = _told(error)
-                self._failure = self._failure or error
-                scope.cancel()
-            except (Exception, SystemExit) as error:
-                _log.warning("tool %s of run %s raised", call.name, context.run_id, exc_info=error)
-                execution.error = _told(error)
-            finally:
-                execution.duration = time.monotonic() - began
+    async def _execute(self, execution: ToolExecution, call: ToolCall, context: RunContext) -> None:
+        began = time.monotonic()
+        try:
+            execution.result = await self._call(call, context)
+        except _NotACall as error:
+            execution.error = _shortened(str(error))
+        except ToolFailed as error:
+            execution.error = _told(error)
+            raise
+        except (Exception, SystemExit) as error:
+            _log.warning("tool %s of run %s raised", call.name, context.run_id, exc_info=error)
+            execution.error = _told(error)
+        finally:
+            execution.duration = time.monotonic() - began
 
     async def _call(self, call: ToolCall, context: RunContext) -> str:
         tool = self.toolset.find(call.name)
@@ -145,6 +153,10 @@ def _begun(call: ToolCall) -> ToolExecution:
     except ValueError:
         pass
     return ToolExecution(call_id=call.call_id, name=call.name, arguments=arguments)
+
+
+def _step(number: int, execution: ToolExecution) -> Step:
+    return Step(number, "tool_call", execution.name, execution.model_dump(exclude_none=True), execution.duration)
 
 
 def _result(call: ToolCall, execution: ToolExecution) -> Message:

@@ -1,12 +1,16 @@
 """The turns of one attempt: ask the model, call what it wants called, let it repair an invalid answer, and come to an end.
 
+Each answer but the last goes into the journal before anything follows from it; one that is there already is not asked for.
+
 Knows no database and no provider; a worker gives it a model and stores what it returns.
 """
 
 import json
+import time
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
+from pydantic import TypeAdapter
 from pydantic_core import from_json
 
 from pgrun.errors import (
@@ -21,6 +25,7 @@ from pgrun.models.base import Message, Model, ModelRequest, ModelResponse, Outpu
 from pgrun.run._storable import storable_json, storable_text
 from pgrun.run._tool_calls import ToolCalls
 from pgrun.run.base import RunMetrics
+from pgrun.run.journal import Step
 from pgrun.run.output import OutputSchema
 
 MAX_REPAIRS = 2
@@ -47,20 +52,36 @@ class Turns:
         """
         repairs, most = 0, self.calls.toolset.max_turns
         while self.taken < most:
-            response = await self._ask()
-            if response.calls:
-                await self._call(response)
+            answer = await self._answer()
+            if answer.response.calls:
+                await self._keep(answer)
+                await self._call(answer.response)
                 continue
             try:
-                return self._read(response.text)
+                return self._read(answer.response.text)
             except OutputInvalid as error:
                 if self.output is None or repairs == MAX_REPAIRS or self.taken == most:
                     raise
+                await self._keep(answer)
                 repairs += 1
-                self._show(response, self.output.complaint(error))
+                self._show(answer.response, self.output.complaint(error))
         raise TurnLimitExceeded(
             f"no answer within {most} turns; raise max_turns, or tell the agent when to stop", turns=most
         )
+
+    async def _answer(self) -> "_Answer":
+        number = self.calls.journal.begin()
+        if recorded := self.calls.journal.find(number, "model_call"):
+            self.taken += 1
+            return _Answer(_RESPONSE.validate_python(recorded))
+        began = time.monotonic()
+        response = await self._ask()
+        return _Answer(response, number, time.monotonic() - began)
+
+    async def _keep(self, answer: "_Answer") -> None:
+        if answer.number is not None:
+            data = from_json(storable_json(json.dumps(_RESPONSE.dump_python(answer.response, exclude_defaults=True))))
+            await self.calls.journal.keep(Step(answer.number, "model_call", self.model.id, data, answer.duration))
 
     async def _ask(self) -> ModelResponse:
         try:
@@ -90,6 +111,18 @@ class Turns:
 
     def _show(self, response: ModelResponse, complaint: str) -> None:
         self.messages = (*self.messages, Message("assistant", storable_text(response.text)), Message("user", complaint))
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer of the model, with its number in the journal if it has to go there."""
+
+    response: ModelResponse
+    number: int | None = None
+    duration: float = 0.0
+
+
+_RESPONSE = TypeAdapter(ModelResponse)
 
 
 def _asked(response: ModelResponse) -> Message:

@@ -1,6 +1,6 @@
 """One attempt at one run, from the claimed row to a decision: decode → execute → decide. Recording it is the worker's.
 
-An attempt touches neither the database nor the slots of its worker, so it needs no connection while the model thinks.
+An attempt holds no connection while the model thinks: all it needs of the database is the journal of the run.
 """
 
 import asyncio  # noqa: TID251  only it knows of a cancellation that no scope asked for
@@ -24,10 +24,12 @@ from pgrun.run._tool_calls import ToolCalls
 from pgrun.run.base import RunMetrics
 from pgrun.run.context import RunContext
 from pgrun.run.definition import AgentDefinition
+from pgrun.run.journal import Journal
 from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
+from pgrun.worker.journal import Journals
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -56,9 +58,10 @@ Decision = Ending | Retry | Release
 class Attempt:
     """One attempt at a claimed run."""
 
-    def __init__(self, claimed: Claimed, settings: Settings) -> None:
+    def __init__(self, claimed: Claimed, settings: Settings, journals: Journals | None = None) -> None:
         self._claimed = claimed
         self._settings = settings
+        self._journals = journals
         self._started = time.monotonic()
         self._work: _AgentWork | _TaskWork | None = None
 
@@ -82,7 +85,7 @@ class Attempt:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
         claimed = self._claimed
         try:
-            work = self._work = _TaskWork(claimed) if claimed.kind == "task" else _AgentWork(claimed)
+            work = self._work = _TaskWork(claimed) if claimed.kind == "task" else await self._agent_work()
             content, content_type = await work.execute()
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics)
@@ -95,6 +98,10 @@ class Attempt:
         except (Exception, SystemExit) as error:
             return self._after(error)
         return Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
+
+    async def _agent_work(self) -> "_AgentWork":
+        journal = await self._journals.open(self._claimed, lambda: self.metrics) if self._journals else None
+        return _AgentWork(self._claimed, journal)
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
@@ -150,11 +157,11 @@ class _TaskWork:
 class _AgentWork:
     """Turns with a model."""
 
-    def __init__(self, claimed: Claimed) -> None:
+    def __init__(self, claimed: Claimed, journal: Journal | None) -> None:
         definition = _definition(claimed)
         self.policy = definition.retry
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
-        calls = ToolCalls(definition.tools, _context(claimed))
+        calls = ToolCalls(definition.tools, _context(claimed), journal)
         self.turns = Turns(definition.model, definition.messages(from_json(claimed.input)), output, calls=calls)
 
     async def execute(self) -> tuple[Any, str]:

@@ -12,6 +12,7 @@ from pgrun import events
 from pgrun.db.verbs import Claimed, Ending
 from pgrun.settings import Settings
 from pgrun.worker.attempt import Attempt, Decision
+from pgrun.worker.journal import Journals
 from pgrun.worker.recorder import Recorder
 
 _BREATH = 50  # runs that one task executes before it lets others have the loop, should none of them ever wait
@@ -50,13 +51,15 @@ class Slots:
         tasks: Where runs are executed; cancelling it stops them, and whoever cancels it gives them back.
         recorder: Takes their outcomes.
         settings: Of the database.
+        journals: Of the runs of agents.
     """
 
-    def __init__(self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings) -> None:
+    def __init__(self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings, journals: Journals) -> None:
         self.size = size
         self._tasks = tasks
         self._recorder = recorder
         self._settings = settings
+        self._journals = journals
         # By run_id and fence: a run that is due again may be claimed again before its last attempt has left.
         self._held: dict[tuple[str, int], _Held] = {}
         self._ready: deque[_Held] = deque()
@@ -126,7 +129,7 @@ class Slots:
                         return
 
     async def _execute(self, held: _Held, scope: anyio.CancelScope) -> None:
-        attempt = Attempt(held.claimed, self._settings)
+        attempt = Attempt(held.claimed, self._settings, self._journals)
         decision: Decision | None = None
         held.scope = scope
         try:

@@ -111,6 +111,27 @@ create index jobs_session on pgrun.jobs (session_id, session_seq) where finished
 -- queue_stats, failures and retention: what ended when.
 create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not null;
 
+create table pgrun.steps (
+    run_id      uuid not null references pgrun.jobs on delete cascade,
+    step        int not null check (step > 0),
+    kind        text not null check (kind in ('model_call', 'tool_call')),
+    name        text not null,
+    attempt     smallint not null,
+    data        jsonb not null,
+    duration    float8 not null,
+    finished_at timestamptz not null default now(),
+    primary key (run_id, step)
+);
+comment on table  pgrun.steps is 'The journal of runs, append only: what an attempt that takes over need not do and pay for again. The last answer of a completed run is in jobs alone.';
+comment on column pgrun.steps.run_id is 'Whose step it is.';
+comment on column pgrun.steps.step is 'Its place in the run, counted from 1 in the order in which steps began.';
+comment on column pgrun.steps.kind is 'A call of the model, or of a tool.';
+comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool.';
+comment on column pgrun.steps.attempt is 'The attempt that did it.';
+comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool.';
+comment on column pgrun.steps.duration is 'Seconds it took.';
+comment on column pgrun.steps.finished_at is 'It was recorded.';
+
 create table pgrun.agents (
     name          text primary key,
     definition    jsonb,

@@ -88,6 +88,9 @@ begin
         raise exception 'run % is %: only pending, error and cancelled runs can be retried', retry.run_id, job.status
             using errcode = 'PGR02';
     end if;
+    if job.status <> 'pending' then  -- it ended, and is to begin anew
+        delete from pgrun.steps s where s.run_id = retry.run_id;
+    end if;
     update pgrun.jobs j
        set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, worker_id = null,
            attempt = case when job.status = 'pending' then j.attempt else 0 end,

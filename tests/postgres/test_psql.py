@@ -62,6 +62,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "forget_workers": {},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
+    "get_steps": {"run_id": RUN},
     "get_worker_status": {},
     "is_served": {"queue": "default", "names": "{}"},
     "keep_plans": {},
@@ -70,6 +71,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "open_sessions": {},
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
     "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
+    "record_step": {
+        **{"run_id": RUN, "fence": "1", "number": "1", "kind": "model_call", "name": "gpt-5-mini"},
+        **{"data": "{}", "duration": "0.5", "metrics": ""},
+    },
     "register_worker": {
         **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},

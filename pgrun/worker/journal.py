@@ -1,0 +1,72 @@
+"""The journal of a run in the database: read when an attempt takes over, written step by step, with the attempt's fence."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+
+from pgrun.db.verbs import Claimed, Verbs
+from pgrun.errors import DatabaseUnavailable, LeaseLost, PgrunError
+from pgrun.run.journal import Journal, Step
+
+_log = logging.getLogger("pgrun.worker")
+
+_PAUSE = 1.0  # seconds between tries while the database is away
+
+Metrics = Callable[[], dict[str, Any] | None]
+
+
+class Journals:
+    """Opens the journals of runs."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    async def open(self, claimed: Claimed, metrics: Metrics) -> Journal:
+        """The journal of a claimed run, with what earlier attempts have recorded.
+
+        Args:
+            claimed: The run.
+            metrics: What it has used until now, which is written with each step.
+        """
+        rows = await self._rows(claimed) if claimed.fence > 1 else []
+        steps = (Step(row["step"], row["kind"], row["name"], row["data"], row["duration"]) for row in rows)
+        return _StoredJournal(self._verbs, claimed, metrics, {step.number: step for step in steps})
+
+    async def _rows(self, claimed: Claimed) -> list[dict[str, Any]]:
+        while True:
+            try:
+                return await self._verbs.steps(claimed.run_id)
+            except DatabaseUnavailable as error:
+                _log.warning("%r: its journal is not read yet: %s", claimed, error)
+            await anyio.sleep(_PAUSE)
+
+
+class _StoredJournal(Journal):
+    def __init__(self, verbs: Verbs, claimed: Claimed, metrics: Metrics, recorded: dict[int, Step]) -> None:
+        super().__init__(recorded)
+        self._verbs = verbs
+        self._claimed = claimed
+        self._metrics = metrics
+
+    async def keep(self, step: Step) -> None:
+        while True:
+            try:
+                if await self._verbs.record_step(self._claimed, **vars(step), metrics=self._metrics()):
+                    return
+            except (
+                DatabaseUnavailable
+            ) as error:  # it was paid for; and should the lease be lost meanwhile, we are stopped
+                _log.warning("%r: step %s is not recorded yet: %s", self._claimed, step.number, error)
+                await anyio.sleep(_PAUSE)
+            except PgrunError as error:
+                _log.error(
+                    "%r: step %s is not recorded, another attempt would repeat it: %s",
+                    self._claimed,
+                    step.number,
+                    error,
+                )
+                return
+            else:
+                raise LeaseLost(f"run {self._claimed.run_id} belongs to another attempt")
