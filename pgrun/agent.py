@@ -65,7 +65,7 @@ class Agent(Generic[T]):
         instructions: Second part; several are shown as a list.
         tools: What the model may call before it answers: functions, plain or decorated with ``@tool``. They are code, so the runs
             of such an agent need a worker that has imported it; give it a name of its own, by which that worker finds them.
-        tool_call_limit: How many calls one attempt may make; the model is told of those that were not executed any more.
+        tool_call_limit: How many calls a run may make; the model is told of those that were not executed any more.
         tool_choice: Whether the first answer may or has to be a call: `auto`, `none`, `required` or the name of a tool.
         max_turns: After so many answers of the model without an end the run fails.
         output_schema: Type of the answers: Pydantic model, dataclass, TypedDict, list, union or scalar; or a JSON schema as a

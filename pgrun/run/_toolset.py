@@ -9,7 +9,7 @@ from pgrun.models.base import ToolSpec
 from pgrun.run.tools import Tool, as_tool
 
 MAX_TURNS = 30
-"""Answers of the model in one attempt, by default: more than a person would wait for, less than a loop without end costs."""
+"""Answers of the model in one run, by default: more than a person would wait for, less than a loop without end costs."""
 
 _CHOICES = ("auto", "none", "required")
 
@@ -20,9 +20,9 @@ class Toolset:
 
     Attributes:
         tools: Each with a name of its own.
-        call_limit: How many calls are executed in one attempt; None for as many as the model wants.
+        call_limit: How many calls are executed in one run; None for as many as the model wants.
         choice: As `ModelRequest.tool_choice`, until a tool has been called.
-        max_turns: After so many answers of the model without an end the attempt fails.
+        max_turns: After so many answers of the model without an end the run fails.
     """
 
     tools: tuple[Tool[..., Any], ...] = ()

@@ -131,7 +131,7 @@ class RunOutput(BaseModel, Generic[T]):
     attempt: int = 0
     metrics: RunMetrics = Field(default_factory=RunMetrics)
     tools: list[ToolExecution] = Field(default_factory=list)
-    """What its last attempt called, in the order in which the model asked for it."""
+    """What it called, in the order in which the model asked for it."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     created_at: datetime | None = None
     started_at: datetime | None = None

@@ -95,7 +95,7 @@ comment on column pgrun.jobs.output is 'The validated answer; only completed run
 comment on column pgrun.jobs.content_type is 'Name of the type of the output, str for plain text.';
 comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds). Null once completed.';
 comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
-comment on column pgrun.jobs.tools is 'What the last attempt called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
+comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
