@@ -50,6 +50,8 @@ class AgentOptions(TypedDict, total=False):
     tool_call_limit: int | None
     tool_choice: str | Mapping[str, Any] | None
     max_turns: int
+    add_history_to_context: bool
+    num_history_runs: int
     queue: str
     retry: RetryPolicy | None
 
@@ -68,6 +70,8 @@ class Agent(Generic[T]):
         tool_call_limit: How many calls a run may make; the model is told of those that were not executed any more.
         tool_choice: Whether the first answer may or has to be a call: `auto`, `none`, `required` or the name of a tool.
         max_turns: After so many answers of the model without an end the run fails.
+        add_history_to_context: Whether the model is shown what was said in the session before.
+        num_history_runs: By how many completed runs, at most; of each the input and the answer.
         output_schema: Type of the answers: Pydantic model, dataclass, TypedDict, list, union or scalar; or a JSON schema as a
             dict. None: plain text.
         queue: The queue of its runs.
@@ -95,6 +99,8 @@ class Agent(Generic[T]):
         tool_call_limit: int | None = None,
         tool_choice: str | Mapping[str, Any] | None = None,
         max_turns: int = MAX_TURNS,
+        add_history_to_context: bool = False,
+        num_history_runs: int = 3,
         output_schema: Any = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
@@ -105,6 +111,8 @@ class Agent(Generic[T]):
             raise UsageError(f'Agent "{name}" needs a model, for example model=OpenAIResponses(id="gpt-5-mini")')
         if db is not None and not isinstance(db, PostgresDb):
             raise UsageError(f'Agent "{name}": db must be a PostgresDb, not {type(db).__name__}')
+        if add_history_to_context and db is None:
+            raise UsageError(f'Agent "{name}": add_history_to_context needs a db, where the history is')
         self.name = name
         self.queue = queue
         self.db = db
@@ -114,6 +122,7 @@ class Agent(Generic[T]):
             instructions=lines_of(instructions),
             retry=retry or RetryPolicy(),
             tools=toolset_of(tools, call_limit=tool_call_limit, choice=tool_choice, max_turns=max_turns),
+            history_runs=num_history_runs if add_history_to_context else 0,
         )
         self.output_schema = _schema_of(output_schema)
         # As JSON, once: it goes into every run, and a worker of this process recognises the agent by it. None for an agent with

@@ -271,6 +271,12 @@ class Verbs:
         """The journal of a run, in order: step, kind, name, data, duration in seconds."""
         return await self._runtime.fetch("get_steps", {"run_id": run_id})
 
+    async def history(self, session_id: str, *, before: str, runs: int) -> list[tuple[Any, Any]]:
+        """Input and output of the last so many completed runs of a session that come before a run, the earliest first."""
+        params = {"session_id": session_id, "run_id": before, "runs": runs}
+        rows = await self._runtime.fetch_tuples("get_history", params)
+        return [(run_input, output) for run_input, output in reversed(rows)]
+
     async def rescue(self, worker_id: str) -> tuple[list[Row], float | None]:
         """Takes runs away from dead workers; returns them, and in how many seconds the next lease may run out."""
         rows = await self._runtime.fetch("rescue_runs", {"worker_id": worker_id})

@@ -4,7 +4,7 @@ An agent with tools is code; its runs go to workers that have imported it and kn
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -19,17 +19,20 @@ _ALIASES = {"developer": "system"}
 
 @dataclass(frozen=True)
 class AgentDefinition:
-    """Model, prompts, retry policy and tools of an agent."""
+    """Model, prompts, retry policy and tools of an agent; `history_runs` is how many runs of its session it is shown."""
 
     model: Model
     description: str | None = None
     instructions: tuple[str, ...] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     tools: Toolset = field(default_factory=Toolset)
+    history_runs: int = 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.description, str | None):
             raise UsageError(f"description: a text, not {self.description!r:.100}")
+        if not isinstance(self.history_runs, int) or self.history_runs < 0:
+            raise UsageError(f"num_history_runs={self.history_runs!r}: how many runs, a whole number")
 
     @property
     def travels(self) -> bool:
@@ -43,6 +46,7 @@ class AgentDefinition:
             "description": self.description,
             "instructions": list(self.instructions),
             "retry": {name: value for name, value in retry.items() if value != getattr(RetryPolicy(), name)},
+            "history_runs": self.history_runs,
         }
         return {"model": self.model.definition()} | {name: value for name, value in given.items() if value}
 
@@ -55,7 +59,7 @@ class AgentDefinition:
         """
         if not isinstance(data, Mapping):
             raise UsageError(f"definition: an object, not {data!r:.100}")
-        if unknown := data.keys() - {"model", "description", "instructions", "retry"}:
+        if unknown := data.keys() - {"model", "description", "instructions", "retry", "history_runs"}:
             raise UsageError(f"definition: this pgrun does not know {', '.join(sorted(unknown))}")
         if not isinstance(data.get("model"), Mapping):
             raise UsageError('definition.model is missing: give {"provider": "openai.responses", "id": "gpt-5-mini"}')
@@ -65,15 +69,22 @@ class AgentDefinition:
                 description=data.get("description"),
                 instructions=lines_of(data.get("instructions", ())),
                 retry=RetryPolicy(**data.get("retry", {})),
+                history_runs=data.get("history_runs", 0),
             )
         except (AttributeError, TypeError) as error:
             raise UsageError(f"definition: {error}") from error
 
-    def messages(self, run_input: Any) -> tuple[Message, ...]:
-        """The conversation to begin with: the system prompt, then the input of the run."""
+    def messages(self, run_input: Any, history: Iterable[tuple[Any, Any]] = ()) -> tuple[Message, ...]:
+        """The conversation to begin with: the system prompt, what was said before, then the input of the run.
+
+        Args:
+            run_input: The input, as it is stored.
+            history: Input and output of earlier runs, as they are stored, the earliest first.
+        """
         prompt = self._system_prompt()
         system = (Message("system", prompt),) if prompt else ()
-        return (*system, *_messages_of(run_input))
+        before = (message for run in history for message in _exchange(*run))
+        return (*system, *before, *_messages_of(run_input))
 
     def _system_prompt(self) -> str:
         bullets = [f"- {line}" for line in self.instructions] if len(self.instructions) > 1 else self.instructions
@@ -95,6 +106,13 @@ def _messages_of(run_input: Any) -> tuple[Message, ...]:
     if isinstance(run_input, list) and run_input and all(_is_message(item) for item in run_input):
         return tuple(Message(_ALIASES.get(item["role"], item["role"]), item["content"]) for item in run_input)
     return (Message("user", json.dumps(run_input, ensure_ascii=False)),)
+
+
+def _exchange(run_input: Any, output: Any) -> tuple[Message, ...]:
+    """A run that is over, as it is remembered: what it was told, without its system prompts, and what it answered."""
+    told = (message for message in _messages_of(run_input) if message.role != "system")
+    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
+    return (*told, Message("assistant", text))
 
 
 def _is_message(item: Any) -> bool:

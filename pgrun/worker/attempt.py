@@ -1,12 +1,14 @@
 """One attempt at one run, from the claimed row to a decision: decode → execute → decide. Recording it is the worker's.
 
-An attempt holds no connection while the model thinks: all it needs of the database is the journal of the run.
+An attempt holds no connection while the model thinks: all it needs of the database is what
+was done and said before, the journal of the run and the history of its session.
 """
 
 import asyncio  # noqa: TID251  only it knows of a cancellation that no scope asked for
 import logging
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,7 +18,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from pgrun.agent import registered_agents
-from pgrun.db.verbs import Claimed, Ending
+from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.errors import AttemptError, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
@@ -29,7 +31,8 @@ from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
-from pgrun.worker.journal import Journals
+from pgrun.worker.history import read_history
+from pgrun.worker.journal import open_journal
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -58,10 +61,10 @@ Decision = Ending | Retry | Release
 class Attempt:
     """One attempt at a claimed run."""
 
-    def __init__(self, claimed: Claimed, settings: Settings, journals: Journals | None = None) -> None:
+    def __init__(self, claimed: Claimed, settings: Settings, verbs: Verbs | None = None) -> None:
         self._claimed = claimed
         self._settings = settings
-        self._journals = journals
+        self._verbs = verbs
         self._started = time.monotonic()
         self._work: _AgentWork | _TaskWork | None = None
 
@@ -100,8 +103,11 @@ class Attempt:
         return Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
 
     async def _agent_work(self) -> "_AgentWork":
-        journal = await self._journals.open(self._claimed, lambda: self.metrics) if self._journals else None
-        return _AgentWork(self._claimed, journal)
+        claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
+        if verbs is None:
+            return _AgentWork(claimed, definition, Journal(), [])
+        journal = await open_journal(verbs, claimed, lambda: self.metrics)
+        return _AgentWork(claimed, definition, journal, await read_history(verbs, claimed, definition.history_runs))
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
@@ -157,12 +163,15 @@ class _TaskWork:
 class _AgentWork:
     """Turns with a model."""
 
-    def __init__(self, claimed: Claimed, journal: Journal | None) -> None:
-        definition = _definition(claimed)
+    def __init__(
+        self, claimed: Claimed, definition: AgentDefinition, journal: Journal, history: Sequence[tuple[Any, Any]]
+    ) -> None:
         self.policy = definition.retry
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
         calls = ToolCalls(definition.tools, _context(claimed), journal)
-        self.turns = Turns(definition.model, definition.messages(from_json(claimed.input)), output, calls=calls)
+        self.turns = Turns(
+            definition.model, definition.messages(from_json(claimed.input), history), output, calls=calls
+        )
 
     async def execute(self) -> tuple[Any, str]:
         return await self.turns.take(), self.turns.output.name if self.turns.output else "str"

@@ -9,6 +9,7 @@ import anyio
 from pgrun.db.verbs import Claimed, Verbs
 from pgrun.errors import DatabaseUnavailable, LeaseLost, PgrunError
 from pgrun.run.journal import Journal, Step
+from pgrun.worker.history import patiently
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -17,30 +18,17 @@ _PAUSE = 1.0  # seconds between tries while the database is away
 Metrics = Callable[[], dict[str, Any] | None]
 
 
-class Journals:
-    """Opens the journals of runs."""
+async def open_journal(verbs: Verbs, claimed: Claimed, metrics: Metrics) -> Journal:
+    """The journal of a claimed run, with what earlier attempts have recorded.
 
-    def __init__(self, verbs: Verbs) -> None:
-        self._verbs = verbs
-
-    async def open(self, claimed: Claimed, metrics: Metrics) -> Journal:
-        """The journal of a claimed run, with what earlier attempts have recorded.
-
-        Args:
-            claimed: The run.
-            metrics: What it has used until now, which is written with each step.
-        """
-        rows = await self._rows(claimed) if claimed.fence > 1 else []
-        steps = (Step(row["step"], row["kind"], row["name"], row["data"], row["duration"]) for row in rows)
-        return _StoredJournal(self._verbs, claimed, metrics, {step.number: step for step in steps})
-
-    async def _rows(self, claimed: Claimed) -> list[dict[str, Any]]:
-        while True:
-            try:
-                return await self._verbs.steps(claimed.run_id)
-            except DatabaseUnavailable as error:
-                _log.warning("%r: its journal is not read yet: %s", claimed, error)
-            await anyio.sleep(_PAUSE)
+    Args:
+        verbs: The database.
+        claimed: The run.
+        metrics: What it has used until now, which is written with each step.
+    """
+    rows = await patiently(claimed, "journal", lambda: verbs.steps(claimed.run_id)) if claimed.fence > 1 else []
+    steps = (Step(row["step"], row["kind"], row["name"], row["data"], row["duration"]) for row in rows)
+    return _StoredJournal(verbs, claimed, metrics, {step.number: step for step in steps})
 
 
 class _StoredJournal(Journal):

@@ -9,10 +9,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pgrun import events
-from pgrun.db.verbs import Claimed, Ending
+from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.settings import Settings
 from pgrun.worker.attempt import Attempt, Decision
-from pgrun.worker.journal import Journals
 from pgrun.worker.recorder import Recorder
 
 _BREATH = 50  # runs that one task executes before it lets others have the loop, should none of them ever wait
@@ -51,15 +50,15 @@ class Slots:
         tasks: Where runs are executed; cancelling it stops them, and whoever cancels it gives them back.
         recorder: Takes their outcomes.
         settings: Of the database.
-        journals: Of the runs of agents.
+        verbs: For what the runs of agents have to know.
     """
 
-    def __init__(self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings, journals: Journals) -> None:
+    def __init__(self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings, verbs: Verbs) -> None:
         self.size = size
         self._tasks = tasks
         self._recorder = recorder
         self._settings = settings
-        self._journals = journals
+        self._verbs = verbs
         # By run_id and fence: a run that is due again may be claimed again before its last attempt has left.
         self._held: dict[tuple[str, int], _Held] = {}
         self._ready: deque[_Held] = deque()
@@ -129,7 +128,7 @@ class Slots:
                         return
 
     async def _execute(self, held: _Held, scope: anyio.CancelScope) -> None:
-        attempt = Attempt(held.claimed, self._settings, self._journals)
+        attempt = Attempt(held.claimed, self._settings, self._verbs)
         decision: Decision | None = None
         held.scope = scope
         try:

@@ -23,7 +23,6 @@ from pgrun.errors import DatabaseError, UsageError
 from pgrun.task import registered_tasks
 from pgrun.worker.cursor import Cursor
 from pgrun.worker.heartbeat import Heartbeat
-from pgrun.worker.journal import Journals
 from pgrun.worker.maintenance import Maintenance
 from pgrun.worker.pace import Pace
 from pgrun.worker.recorder import Recorder
@@ -111,9 +110,7 @@ class Worker:
             recording.start_soon(recorder.write_endings, name="pgrun endings")
             stack.callback(recorder.close)
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            self._slots = slots = Slots(
-                self.concurrency, self._tasks, recorder, self.db.settings, Journals(self._verbs)
-            )
+            self._slots = slots = Slots(self.concurrency, self._tasks, recorder, self.db.settings, self._verbs)
             stack.callback(self._leave, recorder)
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")

@@ -60,6 +60,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
     "forget_workers": {},
+    "get_history": {"session_id": "s", "run_id": RUN, "runs": "3"},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
     "get_steps": {"run_id": RUN},
