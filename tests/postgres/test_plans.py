@@ -123,6 +123,19 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         {"jobs_pkey", "jobs_running"},
     ),
     "get": ("get_run", lambda conn: {"run_id": some_ids(conn, "completed", 1)[0]}, {"jobs_pkey"}),
+    "history": (
+        "get_history",
+        lambda conn: {"session_id": "s7", "run_id": some_ids(conn, "pending", 1)[0], "runs": 3},
+        {"jobs_history", "jobs_pkey"},
+    ),
+    "record step": (
+        "record_step",
+        lambda conn: {
+            **{"run_id": some_ids(conn, "running", 1)[0], "fence": 1, "number": 1, "kind": "model_call", "name": "m"},
+            **{"data": "{}", "duration": 0.5, "metrics": ""},
+        },
+        {"jobs_pkey"},
+    ),
     "open sessions": ("open_sessions", lambda _: {}, {"jobs_session"}),
     "list": (
         "list_runs",
