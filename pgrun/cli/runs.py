@@ -1,13 +1,14 @@
 """Commands about runs: submit, ls, show, wait, cancel, retry."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, open_db, run
-from pgrun.cli._show import show_fields, show_json, show_table
+from pgrun.cli._show import Row, show_fields, show_json, show_table
 from pgrun.errors import UsageError
 
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)]
@@ -98,20 +99,28 @@ def ls(
 
 
 def show(run_id: RunId, database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False) -> None:
-    """Show everything about one run."""
+    """Show everything about one run, and its steps."""
 
     async def command() -> None:
         from pgrun._ids import check_run_id
         from pgrun.errors import RunNotFound
 
         async with open_db(database_url, schema) as db:
-            row = await (await db.connected()).verbs.get(check_run_id(run_id))
+            verbs = (await db.connected()).verbs
+            row = await verbs.get(check_run_id(run_id))
+            steps = await verbs.steps(run_id) if row and row["kind"] == "agent" else []
         if row is None:
             raise RunNotFound(f"no run {run_id} exists", run_id=run_id)
         if as_json:
-            show_json(row)
-        else:
-            show_fields(row)
+            show_json({**row, "steps": steps})
+            return
+        show_fields(row)
+        if steps:
+            typer.echo()
+            shown = [
+                {**step, "duration": timedelta(seconds=step["duration"]), "result": _result(step)} for step in steps
+            ]
+            show_table(shown, ("step", "kind", "name", "duration", "result"), nothing="")
 
     run(command)
 
@@ -224,3 +233,10 @@ def _output_schema(path: Path | None) -> dict[str, Any] | None:
     except OSError as error:
         raise UsageError(f"--output-schema {path}: {error.strerror}") from None
     return OutputSchema.from_json(_object(text, f"--output-schema {path}")).json_schema
+
+
+def _result(step: Row) -> str:
+    """What came of a step, in a word or two: of a tool what the model was shown, of a model what it said or wants to call."""
+    data = step["data"]
+    wanted = ", ".join(call["name"] for call in data.get("calls", ()))
+    return str(data.get("result") or data.get("error") or data.get("text") or (wanted and f"calls {wanted}"))

@@ -45,6 +45,30 @@ def test_a_run_can_be_submitted_listed_shown_cancelled_and_retried(cli: Cli) -> 
     assert json.loads(cli("ls", "--json").stdout)[0]["status"] == "pending"
 
 
+def test_a_run_is_shown_with_its_steps(cli: Cli, conn: Conn) -> None:
+    run_id = cli("submit", "CityFacts", "Rome?", "--model", "gpt-5-mini").stdout.strip()
+    assert json.loads(cli("show", run_id, "--json").stdout)["steps"] == []
+    steps = (
+        ("model_call", "gpt-5-mini", {"text": "", "calls": [{"name": "weather"}, {"name": "news"}]}),
+        ("tool_call", "weather", {"result": "sun"}),
+        ("tool_call", "news", {"error": "ValueError: none"}),
+        ("model_call", "gpt-5-mini", {"text": "no JSON"}),
+    )
+    for number, (kind, name, data) in enumerate(steps, 1):
+        conn.execute(
+            "insert into pgrun.steps (run_id, step, kind, name, attempt, data, duration) values (%s, %s, %s, %s, 1, %s, 0.25)",
+            [run_id, number, kind, name, json.dumps(data)],
+        )
+    assert cli("show", run_id).stdout.splitlines()[-5:] == [
+        "step  kind        name        duration  result",
+        "1     model_call  gpt-5-mini  0.25 s    calls weather, news",
+        "2     tool_call   weather     0.25 s    sun",
+        "3     tool_call   news        0.25 s    ValueError: none",
+        "4     model_call  gpt-5-mini  0.25 s    no JSON",
+    ]
+    assert [step["duration"] for step in json.loads(cli("show", run_id, "--json").stdout)["steps"]] == [0.25] * 4
+
+
 def test_a_worker_executes_what_was_submitted_and_wait_prints_it(cli: Cli, dsn: str) -> None:
     from pgrun.testing import ModelServer
 
