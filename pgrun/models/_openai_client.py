@@ -12,6 +12,7 @@ import anyio.to_thread
 from anyio.lowlevel import current_token
 
 from pgrun.errors import ModelUnavailable, QuotaExceeded
+from pgrun.models import _prices
 from pgrun.models._openai_failures import translated
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def _make_client(account: Account) -> "openai.AsyncOpenAI":
             code="invalid_api_key",
         )
     client.responses.create, client.chat.completions.create  # noqa: B018  loads the types they need
+    _prices.preload()
     return client
 
 
@@ -120,3 +122,4 @@ def _import() -> None:
     import openai.resources.responses
 
     assert openai
+    _prices.preload()

@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from pgrun.errors import UsageError
 from pgrun.models._openai_client import NO_KEY, Account
+from pgrun.models._prices import cost_of
+from pgrun.models.base import ModelResponse
 
 
 class OpenAIModel:
@@ -24,6 +27,13 @@ class OpenAIModel:
         self.timeout = given["timeout"]
         self._account = Account(**{name: given[name] for name in ("api_key", "base_url", "organization")})
         self._options: dict[str, Any] = {name: given[name] for name in self._names if given[name] is not None}
+
+    def _priced(self, response: ModelResponse) -> ModelResponse:
+        """The same with what it has cost."""
+        base_url = self._account.base_url or _own_url()
+        usage = response.usage
+        cost = cost_of(base_url, response.model or self.id, usage)
+        return replace(response, usage=usage.model_copy(update={"cost_usd": cost}))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r})"
@@ -66,6 +76,9 @@ def _check(name: str, model_id: object, base_url: object, timeout: object) -> No
 
 
 def _is_trusted(base_url: str) -> bool:
-    own = os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"
     listed = os.environ.get("PGRUN_TRUSTED_BASE_URLS", "").split(",")
-    return base_url.rstrip("/") in {url.strip().rstrip("/") for url in (own, *listed)}
+    return base_url.rstrip("/") in {url.strip().rstrip("/") for url in (_own_url(), *listed)}
+
+
+def _own_url() -> str:
+    return os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1"

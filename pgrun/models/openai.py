@@ -82,7 +82,8 @@ class OpenAIResponses(OpenAIModel):
 
     async def call(self, request: ModelRequest) -> ModelResponse:
         """See `Model.call`."""
-        return response_from(await create_response(self._account, self.body(request), timeout=self.timeout))
+        answer = await create_response(self._account, self.body(request), timeout=self.timeout)
+        return self._priced(response_from(answer))
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
         """The arguments of ``responses.create`` for a request."""

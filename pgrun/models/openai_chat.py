@@ -86,7 +86,8 @@ class OpenAIChat(OpenAIModel):
 
     async def call(self, request: ModelRequest) -> ModelResponse:
         """See `Model.call`."""
-        return answer_from(await create_completion(self._account, self.body(request), timeout=self.timeout))
+        answer = await create_completion(self._account, self.body(request), timeout=self.timeout)
+        return self._priced(answer_from(answer))
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
         """The arguments of ``chat.completions.create`` for a request."""

@@ -80,6 +80,31 @@ comment on column pgrun.failures.error_type is 'Name of the error, for example O
 comment on column pgrun.failures.message is 'What it said.';
 comment on column pgrun.failures.details is 'What else was recorded: raw text, provider code, validation errors.';
 
+create view pgrun.usage_by_day as
+select (coalesce(j.finished_at, j.started_at) at time zone 'UTC')::date as day,
+       coalesce(j.definition #>> '{model,id}',
+                (select s.name from pgrun.steps s where s.run_id = j.run_id and s.kind = 'model_call' order by s.step limit 1)) as model,
+       j.name, count(*) as runs,
+       sum((j.metrics ->> 'input_tokens')::bigint)::bigint as input_tokens,
+       sum((j.metrics ->> 'cached_tokens')::bigint)::bigint as cached_tokens,
+       sum((j.metrics ->> 'output_tokens')::bigint)::bigint as output_tokens,
+       sum((j.metrics ->> 'reasoning_tokens')::bigint)::bigint as reasoning_tokens,
+       sum((j.metrics ->> 'total_tokens')::bigint)::bigint as total_tokens,
+       sum((j.metrics ->> 'cost_usd')::numeric) as cost_usd
+  from pgrun.jobs j
+ where j.kind = 'agent' and j.metrics <> '{}' and j.started_at is not null
+ group by 1, 2, 3;
+comment on view pgrun.usage_by_day is 'What agents have used, failed attempts included, by the day (UTC) on which the run ended, or began if it is still open. A run that was pruned no longer counts.';
+comment on column pgrun.usage_by_day.day is 'Day, in UTC.';
+comment on column pgrun.usage_by_day.model is 'The provider''s name of the model. Null for a run of an agent with tools that answered without calling any.';
+comment on column pgrun.usage_by_day.runs is 'How many runs.';
+comment on column pgrun.usage_by_day.input_tokens is 'Tokens that the model was shown.';
+comment on column pgrun.usage_by_day.cached_tokens is 'The part of input_tokens that the provider had in its cache.';
+comment on column pgrun.usage_by_day.output_tokens is 'Tokens that the model wrote.';
+comment on column pgrun.usage_by_day.reasoning_tokens is 'The part of output_tokens that it thought with.';
+comment on column pgrun.usage_by_day.total_tokens is 'All of them.';
+comment on column pgrun.usage_by_day.cost_usd is 'What the provider is likely to bill, in US dollars, for models with a known price.';
+
 -- What a view hands on from its table as it is keeps the table's comment.
 do $$
 declare
@@ -87,7 +112,7 @@ declare
 begin
     for statement in
         select format('comment on column pgrun.%I.%I is %L', v.name, shown.attname, col_description(kept.attrelid, kept.attnum))
-          from (values ('runs', 'jobs'), ('queue_stats', 'queues'), ('worker_status', 'workers'), ('failures', 'jobs')) as v (name, source)
+          from (values ('runs', 'jobs'), ('queue_stats', 'queues'), ('worker_status', 'workers'), ('failures', 'jobs'), ('usage_by_day', 'jobs')) as v (name, source)
           join pg_attribute shown on shown.attrelid = ('pgrun.' || v.name)::regclass and shown.attnum > 0
           join pg_attribute kept on kept.attrelid = ('pgrun.' || v.source)::regclass and kept.attname = shown.attname
          where col_description(shown.attrelid, shown.attnum) is null

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -153,3 +154,44 @@ async def test_a_failure_shows_its_last_error_in_parts(db: PostgresDb, conn: Con
     assert failure["details"] == {"raw": "{", "attempt": 1}
     conn.execute("select pgrun.retry(%s)", [run_id])
     assert one(conn, "select count(*) from pgrun.failures") == 0
+
+
+async def test_usage_is_summed_by_day_model_and_agent_with_failed_and_open_runs(db: PostgresDb, conn: Conn) -> None:
+    def used(tokens: int, cost: str) -> str:
+        return f'{{"input_tokens": {tokens}, "output_tokens": 1, "total_tokens": {tokens + 1}, "cost_usd": {cost}}}'
+
+    conn.execute(
+        f"""insert into pgrun.jobs (kind, name, status, definition, metrics, started_at, finished_at) values
+       ('agent', 'Poet', 'completed', '{{"model": {{"id": "m1"}}}}', '{used(10, "0.5")}', '2026-01-01Z', '2026-01-01 23:00Z'),
+       ('agent', 'Poet', 'error', '{{"model": {{"id": "m1"}}}}', '{used(20, "0.25")}', '2026-01-01Z', '2026-01-01 12:00Z'),
+       ('agent', 'Poet', 'running', '{{"model": {{"id": "m1"}}}}', '{used(5, "null")}', '2026-01-02Z', null),
+       ('agent', 'Poet', 'pending', '{{"model": {{"id": "m1"}}}}', '{{}}', null, null),
+       ('task', 'noop', 'completed', null, '{{}}', '2026-01-01Z', '2026-01-01Z')""".encode()
+    )
+    conn.execute(
+        "insert into pgrun.jobs (run_id, kind, name, status, metrics, started_at, finished_at)"
+        " values ('00000000-0000-7000-8000-000000000001', 'agent', 'Tools', 'completed', %s, '2026-01-01Z', '2026-01-01Z')",
+        [used(7, "0.1")],
+    )
+    conn.execute(
+        "insert into pgrun.steps (run_id, step, kind, name, attempt, data, duration)"
+        " values ('00000000-0000-7000-8000-000000000001', 1, 'model_call', 'm2', 1, '{}', 1)"
+    )
+    rows = conn.execute("select * from pgrun.usage_by_day order by day, model").fetchall()
+    found = [
+        (
+            str(row["day"]),
+            row["model"],
+            row["name"],
+            row["runs"],
+            row["input_tokens"],
+            row["total_tokens"],
+            row["cost_usd"],
+        )
+        for row in rows
+    ]
+    assert found == [
+        ("2026-01-01", "m1", "Poet", 2, 30, 32, Decimal("0.75")),
+        ("2026-01-01", "m2", "Tools", 1, 7, 8, Decimal("0.1")),
+        ("2026-01-02", "m1", "Poet", 1, 5, 6, None),
+    ]
