@@ -2,6 +2,7 @@
 
 import os
 import re
+import threading
 import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -103,7 +104,8 @@ def _make_client(account: Account) -> "openai.AsyncOpenAI":
             code="invalid_api_key",
         )
     client.responses.create, client.chat.completions.create  # noqa: B018  loads the types they need
-    _prices.preload()
+    # The first answer will be priced in a second or so; the first request need not wait for the lists.
+    threading.Thread(target=_prices.preload, name="pgrun-prices", daemon=True).start()
     return client
 
 

@@ -4,7 +4,7 @@ from pgrun.run.base import RunMetrics
 
 
 def preload() -> None:
-    """Loads the lists, which takes half a second at first; to be called in a thread."""
+    """Loads the lists, which takes half a second at first; to be called in a thread, by any number at once."""
     cost_of("https://api.openai.com/v1", "gpt-5-mini", RunMetrics())
 
 
