@@ -39,6 +39,7 @@ class Round:
             run = await self.agent.arun("?", background=True)
             tasks.start_soon(run.aresult)
             await anyio.sleep(seconds)
+            await self.agent.acancel_run(run.run_id)  # or the next round would begin with it
             tasks.cancel_scope.cancel()
         return await self._transactions() - before
 

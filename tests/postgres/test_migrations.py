@@ -88,7 +88,7 @@ async def test_the_first_use_creates_the_schema(empty: str) -> None:
 async def test_those_that_are_missing_are_applied_to_an_older_schema(empty: str, look: Conn) -> None:
     await migrate(empty)
     before = contents(look, "pgrun")
-    look.execute("drop view pgrun.runs, pgrun.queue_stats, pgrun.worker_status, pgrun.failures")
+    look.execute("drop view pgrun.runs, pgrun.queue_stats, pgrun.worker_status, pgrun.failures, pgrun.usage_by_day")
     look.execute("delete from pgrun.migrations where number = %s", [newest()])
     assert await migrate(empty) == [newest()]
     assert contents(look, "pgrun") == before
