@@ -5,7 +5,6 @@ import json
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
 from http.client import HTTPConnection
 
 import anyio
@@ -17,23 +16,6 @@ from openai.types.responses import Response
 
 from pgrun.errors import UsageError
 from pgrun.testing import ModelServer, cut, disconnect, hang, reply
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
-        yield client
 
 
 async def ask(client: AsyncOpenAI, text: str = "Hello") -> Response:

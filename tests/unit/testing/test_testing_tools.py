@@ -1,7 +1,6 @@
 """Tool calls: how a test scripts them, what the client gets, and what the provider would not take."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -26,20 +25,10 @@ class Place(BaseModel):
     city: str
 
 
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: ModelServer) -> Iterator[OpenAI]:
-    with OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
-        yield client
-
-
-def ask(client: OpenAI, given: Any = "Weather?", **more: Any) -> Response:
-    response: Response = client.responses.create(model="gpt-5-mini", input=given, **{"tools": [WEATHER, CLOCK], **more})
+def ask(blocking: OpenAI, given: Any = "Weather?", **more: Any) -> Response:
+    response: Response = blocking.responses.create(
+        model="gpt-5-mini", input=given, **{"tools": [WEATHER, CLOCK], **more}
+    )
     Response.model_validate(response.model_dump(exclude_unset=True))
     return response
 
@@ -48,15 +37,15 @@ def calls_of(response: Response) -> list[ResponseFunctionToolCall]:
     return [item for item in response.output if item.type == "function_call"]
 
 
-def rejected(client: OpenAI, *args: Any, **more: Any) -> openai.BadRequestError:
+def rejected(blocking: OpenAI, *args: Any, **more: Any) -> openai.BadRequestError:
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(client, *args, **more)
+        ask(blocking, *args, **more)
     return caught.value
 
 
-def test_a_reply_can_call_tools_after_its_text(server: ModelServer, client: OpenAI) -> None:
+def test_a_reply_can_call_tools_after_its_text(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply("Let me look.", calls=[tool_call("get_weather", {"city": "Köln"}), tool_call("get_time")]))
-    response = ask(client)
+    response = ask(blocking)
 
     assert [item.type for item in response.output] == ["message", "function_call", "function_call"]
     assert response.output_text == "Let me look."
@@ -67,26 +56,26 @@ def test_a_reply_can_call_tools_after_its_text(server: ModelServer, client: Open
     assert weather.call_id != clock.call_id
 
 
-def test_a_reply_of_tool_calls_only_has_no_message(server: ModelServer, client: OpenAI) -> None:
+def test_a_reply_of_tool_calls_only_has_no_message(server: ModelServer, blocking: OpenAI) -> None:
     broken = tool_call("get_weather", '{"city": ', call_id="call_7")
     server.script(reply(calls=[tool_call("get_weather", Place(city="Rome"))]), reply(calls=[broken]))
 
-    assert [(call.arguments, call.type) for call in calls_of(ask(client))] == [('{"city":"Rome"}', "function_call")]
-    assert [(call.arguments, call.call_id) for call in calls_of(ask(client))] == [('{"city": ', "call_7")]
+    assert [(call.arguments, call.type) for call in calls_of(ask(blocking))] == [('{"city":"Rome"}', "function_call")]
+    assert [(call.arguments, call.call_id) for call in calls_of(ask(blocking))] == [('{"city": ', "call_7")]
 
 
-def test_the_same_scripted_call_gets_a_new_id_each_time(server: ModelServer, client: OpenAI) -> None:
+def test_the_same_scripted_call_gets_a_new_id_each_time(server: ModelServer, blocking: OpenAI) -> None:
     server.always(reply(calls=[tool_call("get_weather")]))
 
-    assert calls_of(ask(client))[0].call_id != calls_of(ask(client))[0].call_id
+    assert calls_of(ask(blocking))[0].call_id != calls_of(ask(blocking))[0].call_id
 
 
-def test_the_loop_of_calls_and_outputs_continues_a_stored_response(server: ModelServer, client: OpenAI) -> None:
+def test_the_loop_of_calls_and_outputs_continues_a_stored_response(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply(calls=[tool_call("get_weather", {"city": "Oslo"})]), "It snows.")
-    first = ask(client)
+    first = ask(blocking)
     output: Any = {"type": "function_call_output", "call_id": calls_of(first)[0].call_id, "output": "snow"}
-    second = ask(client, [output], previous_response_id=first.id)
-    third = ask(client, "Thanks", previous_response_id=second.id)
+    second = ask(blocking, [output], previous_response_id=first.id)
+    third = ask(blocking, "Thanks", previous_response_id=second.id)
 
     assert (second.output_text, second.previous_response_id) == ("It snows.", first.id)
     assert first.usage
@@ -94,42 +83,42 @@ def test_the_loop_of_calls_and_outputs_continues_a_stored_response(server: Model
     assert third.usage.input_tokens > first.usage.total_tokens  # the model reads all that was said before
 
 
-def test_the_loop_works_with_the_whole_conversation_in_the_input(server: ModelServer, client: OpenAI) -> None:
+def test_the_loop_works_with_the_whole_conversation_in_the_input(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply(calls=[tool_call("get_weather")]), "It snows.")
-    first = ask(client, store=False)
+    first = ask(blocking, store=False)
     (call,) = calls_of(first)
     output = {"type": "function_call_output", "call_id": call.call_id, "output": "snow"}
 
-    assert ask(client, ["Weather?", call.model_dump(), output]).output_text == "It snows."
+    assert ask(blocking, ["Weather?", call.model_dump(), output]).output_text == "It snows."
 
 
-def test_outputs_and_calls_have_to_belong_together(server: ModelServer, client: OpenAI) -> None:
+def test_outputs_and_calls_have_to_belong_together(server: ModelServer, blocking: OpenAI) -> None:
     stray: Any = {"type": "function_call_output", "call_id": "call_9", "output": "x"}
-    error = rejected(client, [stray])
+    error = rejected(blocking, [stray])
     assert "No tool call found for function call output with call_id call_9." in error.message
     assert error.param == "input"
 
     server.script(reply(calls=[tool_call("get_weather", call_id="call_1")]))
-    first = ask(client)
-    error = rejected(client, "Never mind", previous_response_id=first.id)
+    first = ask(blocking)
+    error = rejected(blocking, "Never mind", previous_response_id=first.id)
     assert "No tool output found for function call call_1." in error.message
 
 
-def test_an_unknown_previous_response_is_refused(client: OpenAI) -> None:
-    unstored = ask(client, store=False)
+def test_an_unknown_previous_response_is_refused(blocking: OpenAI) -> None:
+    unstored = ask(blocking, store=False)
     for response_id in ("resp_0", unstored.id):
-        error = rejected(client, previous_response_id=response_id)
+        error = rejected(blocking, previous_response_id=response_id)
         assert (error.code, error.param) == ("previous_response_not_found", "previous_response_id")
         assert f"Previous response with id '{response_id}' not found." in error.message
 
 
-def test_strict_parameters_follow_the_rules_of_strict_schemas(client: OpenAI) -> None:
+def test_strict_parameters_follow_the_rules_of_strict_schemas(blocking: OpenAI) -> None:
     loose = {"type": "object", "properties": {"city": {"type": "string"}}}
-    error = rejected(client, tools=[CLOCK, {**WEATHER, "parameters": loose}])
+    error = rejected(blocking, tools=[CLOCK, {**WEATHER, "parameters": loose}])
 
     assert "Invalid schema for function 'get_weather': In context=(), 'additionalProperties'" in error.message
     assert (error.param, error.code) == ("tools[1].parameters", "invalid_function_parameters")
-    assert ask(client, tools=[{**CLOCK, "parameters": loose}]).status == "completed"
+    assert ask(blocking, tools=[{**CLOCK, "parameters": loose}]).status == "completed"
 
 
 @pytest.mark.parametrize(
@@ -142,8 +131,8 @@ def test_strict_parameters_follow_the_rules_of_strict_schemas(client: OpenAI) ->
         ({"type": "function", "name": "x", "strict": True}, "tools[0].parameters"),
     ],
 )
-def test_tools_that_are_declared_badly_are_refused(client: OpenAI, tool: Any, param: str) -> None:
-    assert rejected(client, tools=[tool]).param == param
+def test_tools_that_are_declared_badly_are_refused(blocking: OpenAI, tool: Any, param: str) -> None:
+    assert rejected(blocking, tools=[tool]).param == param
 
 
 @pytest.mark.parametrize(
@@ -154,25 +143,25 @@ def test_tools_that_are_declared_badly_are_refused(client: OpenAI, tool: Any, pa
         ({"type": "function", "name": "get_weather"}, {"tools": [CLOCK]}),
     ],
 )
-def test_a_tool_choice_that_cannot_be_followed_is_refused(client: OpenAI, choice: Any, more: Any) -> None:
-    assert rejected(client, tool_choice=choice, **more).param == "tool_choice"
+def test_a_tool_choice_that_cannot_be_followed_is_refused(blocking: OpenAI, choice: Any, more: Any) -> None:
+    assert rejected(blocking, tool_choice=choice, **more).param == "tool_choice"
 
 
-def test_a_made_up_answer_follows_tool_choice(server: ModelServer, client: OpenAI) -> None:
-    assert calls_of(ask(client)) == []
-    (call,) = calls_of(ask(client, tool_choice="required"))
+def test_a_made_up_answer_follows_tool_choice(server: ModelServer, blocking: OpenAI) -> None:
+    assert calls_of(ask(blocking)) == []
+    (call,) = calls_of(ask(blocking, tool_choice="required"))
     assert (call.name, json.loads(call.arguments)) == ("get_weather", {"city": "City 1"})
-    (call,) = calls_of(ask(client, tool_choice={"type": "function", "name": "get_time"}))
+    (call,) = calls_of(ask(blocking, tool_choice={"type": "function", "name": "get_time"}))
     assert call.name == "get_time"
     server.script(wrong_shape())
-    (call,) = calls_of(ask(client, tool_choice="required"))
+    (call,) = calls_of(ask(blocking, tool_choice="required"))
     assert json.loads(call.arguments) == {"city": {"unexpected": True}}
 
 
-def test_without_parallel_tool_calls_the_model_makes_one_at_a_time(server: ModelServer, client: OpenAI) -> None:
+def test_without_parallel_tool_calls_the_model_makes_one_at_a_time(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply(calls=[tool_call("get_weather"), tool_call("get_time")]))
 
-    assert [call.name for call in calls_of(ask(client, parallel_tool_calls=False))] == ["get_weather"]
+    assert [call.name for call in calls_of(ask(blocking, parallel_tool_calls=False))] == ["get_weather"]
 
 
 @pytest.mark.parametrize(
@@ -185,17 +174,17 @@ def test_without_parallel_tool_calls_the_model_makes_one_at_a_time(server: Model
     ],
 )
 def test_a_script_that_no_model_could_follow_is_told(
-    server: ModelServer, client: OpenAI, scripted: Any, more: Any
+    server: ModelServer, blocking: OpenAI, scripted: Any, more: Any
 ) -> None:
     server.script(scripted)
 
-    error = rejected(client, **more)
+    error = rejected(blocking, **more)
     assert error.code == "test_script_error"
     assert "ImpossibleReply: it calls" in error.message
 
 
-def test_tools_are_read_and_billed_like_the_prompt(client: OpenAI) -> None:
-    with_tools, without = ask(client).usage, ask(client, tools=[]).usage
+def test_tools_are_read_and_billed_like_the_prompt(blocking: OpenAI) -> None:
+    with_tools, without = ask(blocking).usage, ask(blocking, tools=[]).usage
 
     assert with_tools
     assert without

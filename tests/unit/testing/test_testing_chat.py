@@ -1,6 +1,5 @@
 """Chat completions as the real client reads them, whole and streamed."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import openai
@@ -38,42 +37,30 @@ class City(BaseModel):
     population: int
 
 
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-def client(server: ModelServer) -> Iterator[OpenAI]:
-    with OpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
-        yield client
-
-
-def ask(client: OpenAI, given: Any = "Hello", **more: Any) -> ChatCompletion:
+def ask(blocking: OpenAI, given: Any = "Hello", **more: Any) -> ChatCompletion:
     messages: Any = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    completion: ChatCompletion = client.chat.completions.create(model="gpt-4o", messages=messages, **more)
+    completion: ChatCompletion = blocking.chat.completions.create(model="gpt-4o", messages=messages, **more)
     # The client parses leniently; this is the strict reading of the shape it declares.
     ChatCompletion.model_validate(completion.model_dump(exclude_unset=True))
     return completion
 
 
-def stream(client: OpenAI, **more: Any) -> list[ChatCompletionChunk]:
+def stream(blocking: OpenAI, **more: Any) -> list[ChatCompletionChunk]:
     messages: Any = [{"role": "user", "content": "Hello"}]
-    chunks = list(client.chat.completions.create(model="gpt-4o", messages=messages, stream=True, **more))
+    chunks = list(blocking.chat.completions.create(model="gpt-4o", messages=messages, stream=True, **more))
     for chunk in chunks:
         ChatCompletionChunk.model_validate(chunk.model_dump(exclude_unset=True))
     return chunks
 
 
-def rejected(client: OpenAI, *args: Any, **more: Any) -> openai.BadRequestError:
+def rejected(blocking: OpenAI, *args: Any, **more: Any) -> openai.BadRequestError:
     with pytest.raises(openai.BadRequestError) as caught:
-        ask(client, *args, **more)
+        ask(blocking, *args, **more)
     return caught.value
 
 
-def test_an_unscripted_call_gets_a_text_that_shows_its_question(server: ModelServer, client: OpenAI) -> None:
-    completion = ask(client, [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
+def test_an_unscripted_call_gets_a_text_that_shows_its_question(server: ModelServer, blocking: OpenAI) -> None:
+    completion = ask(blocking, [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}])
 
     (choice,) = completion.choices
     assert (choice.message.content, choice.finish_reason) == ("A made-up answer to: Why?", "stop")
@@ -81,16 +68,16 @@ def test_an_unscripted_call_gets_a_text_that_shows_its_question(server: ModelSer
     assert (server.calls[0].text, server.calls[0].response_id) == ("Why?", completion.id)
 
 
-def test_scripts_match_on_messages(server: ModelServer, client: OpenAI) -> None:
+def test_scripts_match_on_messages(server: ModelServer, blocking: OpenAI) -> None:
     server.script("Paris", match="France")
 
-    assert ask(client).choices[0].message.content != "Paris"
-    assert ask(client, "The capital of France?").choices[0].message.content == "Paris"
+    assert ask(blocking).choices[0].message.content != "Paris"
+    assert ask(blocking, "The capital of France?").choices[0].message.content == "Paris"
 
 
-def test_usage_is_told_and_billed(server: ModelServer, client: OpenAI) -> None:
+def test_usage_is_told_and_billed(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply("x", usage=USAGE))
-    completion = ask(client)
+    completion = ask(blocking)
 
     usage = completion.usage
     assert usage
@@ -112,39 +99,39 @@ def test_usage_is_told_and_billed(server: ModelServer, client: OpenAI) -> None:
     ],
 )
 def test_endings(
-    server: ModelServer, client: OpenAI, answer: Any, content: str | None, refused: str | None, reason: str
+    server: ModelServer, blocking: OpenAI, answer: Any, content: str | None, refused: str | None, reason: str
 ) -> None:
     server.always(answer)
-    (choice,) = ask(client).choices
+    (choice,) = ask(blocking).choices
     assert (choice.message.content, choice.message.refusal, choice.finish_reason) == (content, refused, reason)
 
-    chunks = stream(client)
+    chunks = stream(blocking)
     text = [chunk.choices[0].delta.content or "" for chunk in chunks]
     said = [chunk.choices[0].delta.refusal or "" for chunk in chunks]
     assert ("".join(text) or None, "".join(said) or None) == (content or None, refused)
     assert chunks[-1].choices[0].finish_reason == reason
 
 
-def test_a_completion_cannot_fail_after_http_has_said_200(server: ModelServer, client: OpenAI) -> None:
+def test_a_completion_cannot_fail_after_http_has_said_200(server: ModelServer, blocking: OpenAI) -> None:
     server.script(failed())
 
-    assert rejected(client).code == "test_script_error"
+    assert rejected(blocking).code == "test_script_error"
 
 
-def test_schemas_are_followed_and_checked(client: OpenAI) -> None:
+def test_schemas_are_followed_and_checked(blocking: OpenAI) -> None:
     messages: Any = [{"role": "user", "content": "Facts"}]
-    parsed = client.chat.completions.parse(model="m", messages=messages, response_format=City)
+    parsed = blocking.chat.completions.parse(model="m", messages=messages, response_format=City)
     assert parsed.choices[0].message.parsed == City(city="City 1", population=1)
 
     loose = {"name": "City", "strict": True, "schema": {"type": "object", "properties": {}}}
-    error = rejected(client, response_format={"type": "json_schema", "json_schema": loose})
+    error = rejected(blocking, response_format={"type": "json_schema", "json_schema": loose})
     assert "Invalid schema for response_format 'City': In context=()" in error.message
     assert error.param == "response_format"
 
 
-def test_tools_are_called_and_answered(server: ModelServer, client: OpenAI) -> None:
+def test_tools_are_called_and_answered(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply(calls=[tool_call("get_weather", {"city": "Oslo"})]), "It snows.")
-    (choice,) = ask(client, tools=[TOOL]).choices
+    (choice,) = ask(blocking, tools=[TOOL]).choices
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
     (call,) = choice.message.tool_calls or []
     assert call.type == "function"
@@ -153,26 +140,26 @@ def test_tools_are_called_and_answered(server: ModelServer, client: OpenAI) -> N
     question = {"role": "user", "content": "Weather?"}
     answer = {"role": "tool", "tool_call_id": call.id, "content": "snow"}
     talk = [question, choice.message.model_dump(exclude_none=True), answer]
-    assert ask(client, talk, tools=[TOOL]).choices[0].message.content == "It snows."
-    assert call.id in rejected(client, talk[:2], tools=[TOOL]).message
-    assert "messages with role 'tool' must be a response" in rejected(client, [question, answer]).message
+    assert ask(blocking, talk, tools=[TOOL]).choices[0].message.content == "It snows."
+    assert call.id in rejected(blocking, talk[:2], tools=[TOOL]).message
+    assert "messages with role 'tool' must be a response" in rejected(blocking, [question, answer]).message
 
 
-def test_tools_are_checked_and_chosen(client: OpenAI) -> None:
+def test_tools_are_checked_and_chosen(blocking: OpenAI) -> None:
     loose = {"type": "function", "function": {"name": "x", "strict": True, "parameters": {"type": "object"}}}
-    error = rejected(client, tools=[loose])
+    error = rejected(blocking, tools=[loose])
     assert "Invalid schema for function 'x'" in error.message
     assert error.param == "tools[0].function.parameters"
 
     chosen = {"type": "function", "function": {"name": "get_weather"}}
-    (call,) = ask(client, tools=[TOOL], tool_choice=chosen).choices[0].message.tool_calls or []
+    (call,) = ask(blocking, tools=[TOOL], tool_choice=chosen).choices[0].message.tool_calls or []
     assert call.type == "function"
     assert call.function.arguments == '{"city": "City 1"}'
 
 
-def test_a_text_is_streamed_in_chunks(server: ModelServer, client: OpenAI) -> None:
+def test_a_text_is_streamed_in_chunks(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply("Oslo, in Norway", deltas=3))
-    chunks = stream(client)
+    chunks = stream(blocking)
 
     assert [chunk.choices[0].delta.content for chunk in chunks] == ["", "Oslo,", " in N", "orway", None]
     assert chunks[0].choices[0].delta.role == "assistant"
@@ -181,9 +168,9 @@ def test_a_text_is_streamed_in_chunks(server: ModelServer, client: OpenAI) -> No
     assert (server.calls[0].outcome, server.paid) == ("answered", 1)
 
 
-def test_the_last_chunk_tells_the_usage_where_it_is_asked_for(server: ModelServer, client: OpenAI) -> None:
+def test_the_last_chunk_tells_the_usage_where_it_is_asked_for(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply("x", usage=USAGE))
-    *chunks, last = stream(client, stream_options={"include_usage": True})
+    *chunks, last = stream(blocking, stream_options={"include_usage": True})
 
     assert {chunk.usage for chunk in chunks} == {None}
     assert last.choices == []
@@ -191,10 +178,10 @@ def test_the_last_chunk_tells_the_usage_where_it_is_asked_for(server: ModelServe
     assert last.usage.total_tokens == 160
 
 
-def test_tool_calls_are_streamed(server: ModelServer, client: OpenAI) -> None:
+def test_tool_calls_are_streamed(server: ModelServer, blocking: OpenAI) -> None:
     server.script(reply(calls=[tool_call("get_weather", {"city": "Oslo"}), tool_call("get_weather")]))
     messages: Any = [{"role": "user", "content": "Weather?"}]
-    with client.chat.completions.stream(model="m", messages=messages, tools=[TOOL]) as events:
+    with blocking.chat.completions.stream(model="m", messages=messages, tools=[TOOL]) as events:
         completion = events.get_final_completion()
 
     calls = completion.choices[0].message.tool_calls or []
@@ -202,26 +189,26 @@ def test_tool_calls_are_streamed(server: ModelServer, client: OpenAI) -> None:
     assert len({call.id for call in calls}) == 2
 
 
-def test_a_cut_stream_is_paid_as_far_as_it_came(server: ModelServer, client: OpenAI) -> None:
+def test_a_cut_stream_is_paid_as_far_as_it_came(server: ModelServer, blocking: OpenAI) -> None:
     server.script(cut(reply("abcdef", deltas=6, usage=USAGE), after_events=4))
 
     with pytest.raises(openai.APIConnectionError):
-        stream(client)
+        stream(blocking)
     assert (server.calls[0].outcome, server.paid_tokens.output_tokens) == ("dropped", 30)
 
 
-def test_a_stream_can_break_with_an_error(server: ModelServer, client: OpenAI) -> None:
+def test_a_stream_can_break_with_an_error(server: ModelServer, blocking: OpenAI) -> None:
     server.script(cut("abc", after_events=2, error=server_error()))
 
     with pytest.raises(openai.APIError, match="The server had an error"):
-        stream(client)
+        stream(blocking)
 
 
-def test_errors_are_the_providers(server: ModelServer, client: OpenAI) -> None:
+def test_errors_are_the_providers(server: ModelServer, blocking: OpenAI) -> None:
     server.script(rate_limited())
 
     with pytest.raises(openai.RateLimitError):
-        ask(client)
+        ask(blocking)
 
 
 @pytest.mark.parametrize(
@@ -240,5 +227,5 @@ def test_errors_are_the_providers(server: ModelServer, client: OpenAI) -> None:
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.name"),
     ],
 )
-def test_requests_the_provider_would_not_take(client: OpenAI, body: Any, param: str) -> None:
-    assert rejected(client, extra_body=body).param == param
+def test_requests_the_provider_would_not_take(blocking: OpenAI, body: Any, param: str) -> None:
+    assert rejected(blocking, extra_body=body).param == param

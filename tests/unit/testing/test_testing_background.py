@@ -1,7 +1,6 @@
 """Responses that go on without their client: retrieved, streamed again, cancelled, deleted."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -23,23 +22,6 @@ from pgrun.testing import (
     truncated,
 )
 from pgrun.testing.responses import BackgroundMode
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
-        yield client
 
 
 async def submit(client: AsyncOpenAI, **more: Any) -> Response:

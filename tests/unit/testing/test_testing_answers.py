@@ -1,6 +1,5 @@
 """Each kind of answer as the real client sees it, and which call gets which."""
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import openai
@@ -32,23 +31,6 @@ from pgrun.testing import (
 class City(BaseModel):
     city: str
     population: int | None = None
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
-        yield client
 
 
 async def ask(client: AsyncOpenAI, question: str = "Hello", **more: Any) -> Response:

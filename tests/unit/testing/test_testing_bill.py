@@ -1,6 +1,5 @@
 """What was paid, however a call ended and however often its answer was looked at."""
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -11,23 +10,6 @@ from openai import AsyncOpenAI
 from pgrun.testing import ModelServer, Usage, cut, disconnect, failed, hang, refusal, reply, server_error, truncated
 
 USAGE = Usage(100, 60, cached_tokens=64, reasoning_tokens=10)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
-        yield client
 
 
 async def ask(client: AsyncOpenAI, **more: Any) -> Any:

@@ -1,7 +1,6 @@
 """Streams of the Responses API as the real client reads them, whole and cut."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import anyio
@@ -28,23 +27,6 @@ from pgrun.testing.stream import pieces
 
 TOOL: Any = {"type": "function", "name": "get_weather", "parameters": {"type": "object", "properties": {}}}
 EVENT: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
-def server() -> Iterator[ModelServer]:
-    with ModelServer() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(server: ModelServer) -> AsyncIterator[AsyncOpenAI]:
-    async with AsyncOpenAI(base_url=server.base_url, api_key=server.api_key, max_retries=0) as client:
-        yield client
 
 
 async def events_of(client: AsyncOpenAI, into: list[Any] | None = None, **more: Any) -> list[Any]:
