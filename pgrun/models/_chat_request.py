@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
-from pgrun.models._openai_request import CHOICES
 from pgrun.models.base import Message, ModelRequest, OutputFormat, ToolCall, ToolSpec
 
 StructuredOutput = Literal["json_schema", "json_object", "prompt"]
@@ -36,15 +35,15 @@ def response_format(output: OutputFormat, structured_output: StructuredOutput) -
     return {"response_format": {"type": "json_schema", "json_schema": schema}}
 
 
-def chat_tools(request: ModelRequest) -> dict[str, Any]:
-    """The arguments that tell of tools; none if there are none."""
-    if not request.tools:
-        return {}
-    tools = {"tools": [_tool(spec) for spec in request.tools]}
-    choice = request.tool_choice
-    if choice is None:
-        return tools
-    return tools | {"tool_choice": choice if choice in CHOICES else {"type": "function", "function": {"name": choice}}}
+def described(tool: ToolSpec) -> dict[str, Any]:
+    """What a tool is; what is not strict by default is not called so, because not every server knows the word."""
+    function = {"name": tool.name, "description": tool.description, "parameters": tool.parameters}
+    return {"type": "function", "function": {**function, "strict": True} if tool.strict else function}
+
+
+def chosen(name: str) -> dict[str, Any]:
+    """That the tool of this name has to be called."""
+    return {"type": "function", "function": {"name": name}}
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -80,9 +79,3 @@ def _arguments(text: str) -> str:
     except ValueError:
         pass
     return json.dumps({"invalid": text}, ensure_ascii=False)
-
-
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    function = {"name": spec.name, "description": spec.description, "parameters": spec.parameters}
-    # What is not strict by default is not called so: not every server knows the word.
-    return {"type": "function", "function": {**function, "strict": True} if spec.strict else function}

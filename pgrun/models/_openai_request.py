@@ -3,10 +3,9 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from pgrun.models.base import Message, ModelRequest, ToolSpec
+from pgrun.models.base import Message, ToolSpec
 
 _ROLES = {"system": "developer", "user": "user", "assistant": "assistant"}
-CHOICES = ("auto", "none", "required")
 
 
 def input_items(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -14,15 +13,20 @@ def input_items(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return [item for message in messages for item in _items(message)]
 
 
-def tool_arguments(request: ModelRequest) -> dict[str, Any]:
-    """The arguments that tell of tools; none if there are none."""
-    if not request.tools:
-        return {}
-    tools = {"tools": [_tool(spec) for spec in request.tools]}
-    choice = request.tool_choice
-    if choice is None:
-        return tools
-    return tools | {"tool_choice": choice if choice in CHOICES else {"type": "function", "name": choice}}
+def described(tool: ToolSpec) -> dict[str, Any]:
+    """What a tool is."""
+    return {
+        "type": "function",
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": tool.parameters,
+        "strict": tool.strict,
+    }
+
+
+def chosen(name: str) -> dict[str, Any]:
+    """That the tool of this name has to be called."""
+    return {"type": "function", "name": name}
 
 
 def _items(message: Message) -> Iterator[dict[str, Any]]:
@@ -35,13 +39,3 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
             yield {"role": _ROLES[message.role], "content": message.content}
         for call in message.calls:
             yield {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}
-
-
-def _tool(spec: ToolSpec) -> dict[str, Any]:
-    return {
-        "type": "function",
-        "name": spec.name,
-        "description": spec.description,
-        "parameters": spec.parameters,
-        "strict": spec.strict,
-    }

@@ -54,6 +54,10 @@ class ToolSpec:
     strict: bool
 
 
+TOOL_CHOICES = ("auto", "none", "required")
+"""What a model may be told about calls, beside the name of a tool."""
+
+
 @dataclass(frozen=True)
 class OutputFormat:
     """The JSON Schema that an answer has to follow, in the subset that strict mode accepts."""

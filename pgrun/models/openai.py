@@ -11,7 +11,8 @@ from typing import Any
 from pgrun.models._openai_answer import response_from
 from pgrun.models._openai_client import create_response
 from pgrun.models._openai_model import OpenAIModel
-from pgrun.models._openai_request import input_items, tool_arguments
+from pgrun.models._openai_request import chosen, described, input_items
+from pgrun.models._openai_tools import tool_arguments
 from pgrun.models.base import ModelRequest, ModelResponse
 from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
 
@@ -92,7 +93,7 @@ class OpenAIResponses(OpenAIModel):
             "model": self.id,
             "input": input_items(request.messages),
             "reasoning": _reasoning(options),
-            **tool_arguments(request),
+            **tool_arguments(request, described, chosen),
         }
         if _STORES.match(self.id):
             body["store"] = options.get("store", True)

@@ -8,9 +8,10 @@ from typing import Any, get_args
 
 from pgrun.errors import UsageError
 from pgrun.models._chat_answer import answer_from
-from pgrun.models._chat_request import StructuredOutput, chat_messages, chat_tools, response_format
+from pgrun.models._chat_request import StructuredOutput, chat_messages, chosen, described, response_format
 from pgrun.models._openai_client import create_completion
 from pgrun.models._openai_model import OpenAIModel
+from pgrun.models._openai_tools import tool_arguments
 from pgrun.models.base import ModelRequest, ModelResponse
 
 
@@ -98,7 +99,7 @@ class OpenAIChat(OpenAIModel):
         body = {
             "model": self.id,
             "messages": chat_messages(request, None if form == "json_schema" else request.output),
-            **chat_tools(request),
+            **tool_arguments(request, described, chosen),
         }
         if request.output is not None:
             body |= response_format(request.output, form)

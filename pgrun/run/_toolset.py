@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pgrun.errors import UsageError
-from pgrun.models.base import ToolSpec
+from pgrun.models.base import TOOL_CHOICES, ToolSpec
 from pgrun.run.tools import Tool, as_tool
 
 MAX_TURNS = 30
 """Answers of the model in one run, by default: more than a person would wait for, less than a loop without end costs."""
-
-_CHOICES = ("auto", "none", "required")
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,8 @@ def toolset_of(
     names = [each.name for each in toolset.tools]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise UsageError(f"tools: {', '.join(twice)} is there twice; give one of them another name with tool(name=…)")
-    if toolset.choice not in (None, *_CHOICES, *names):
-        raise UsageError(f"tool_choice={choice!r} is none of {', '.join((*_CHOICES, *names))}")
+    if toolset.choice not in (None, *TOOL_CHOICES, *names):
+        raise UsageError(f"tool_choice={choice!r} is none of {', '.join((*TOOL_CHOICES, *names))}")
     return toolset
 
 
