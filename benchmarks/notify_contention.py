@@ -14,41 +14,31 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
-from uuid import uuid4
 
 import anyio
 import psycopg
 from _bench import database, parser, server
 from _figures import medians, table, write
 from _load import calling
+from _statements import CALL, SUBMIT_CALL, register
 
 from pgrun._ids import new_run_id
-from pgrun.db.statements import statement
 
 PROCESSES = 2
-PLAIN = "insert into public.plain (run_id, kind, name, input) values (%(run_id)s, 'task', 'noop', '1')"
-NOTIFYING = f"with i as ({PLAIN} returning run_id) select pg_notify('plain', '') from i"
-CALL = {
-    "name": "noop",
-    "queue": "default",
-    "priority": 0,
-    "delay": 0,
-    "max_attempts": 5,
-    "input": "1",
-    "metadata": "{}",
-}
+PLAIN = b"insert into public.plain (run_id, kind, name, input) values (%(run_id)s, 'task', 'noop', '1')"
+NOTIFYING = b"with i as (%b returning run_id) select pg_notify('plain', '') from i" % PLAIN
 Submit = Callable[[], Awaitable[object]]
 Submitting = Callable[[], AbstractAsyncContextManager[Submit]]
 
 
 @asynccontextmanager
-async def statements(url: str, query: str) -> AsyncIterator[Submit]:
+async def statements(url: str, query: bytes) -> AsyncIterator[Submit]:
     """A connection that submits one run at a time."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0) as conn:
-        yield lambda: conn.execute(query.encode(), {**CALL, "run_id": new_run_id()})
+        yield lambda: conn.execute(query, {**CALL, "run_id": new_run_id(), "input": "1"})
 
 
-def clients(url: str, query: str, many: int, seconds: float) -> int:
+def clients(url: str, query: bytes, many: int, seconds: float) -> int:
     """How many rows so many connections of one process have committed."""
     return anyio.run(_count, [partial(statements, url, query)] * many, seconds)
 
@@ -90,24 +80,18 @@ def one_round(pool: "multiprocessing.pool.Pool", on: str, many: int, seconds: fl
         conn.execute("create table public.plain (like pgrun.jobs including all)")
         ear.execute("listen plain; listen pgrun_wake")
 
-        def rate(share: Callable[..., int], *query: str) -> float:
+        def rate(share: Callable[..., int], *query: bytes) -> float:
             given = [(url, *query, many // PROCESSES, seconds)] * PROCESSES
             return sum(pool.starmap(share, given)) / seconds
 
-        submit = statement("submit_call", "pgrun")
         found = {
             "plain insert": rate(clients, PLAIN),
             "plain insert with pg_notify": rate(clients, NOTIFYING),
-            "statement, all asleep": rate(clients, submit),
+            "statement, all asleep": rate(clients, SUBMIT_CALL),
             "asubmit, all asleep": rate(callers),
         }
-        conn.execute(
-            "insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until,"
-            " awake_until) values (%s, 'daemon', 'here', 1, '0', '{default}', '{noop,stamp}', 1, '1 h', now() + interval '1 h',"
-            " now() + interval '1 h')",
-            [uuid4()],
-        )
-        found["statement, one awake"] = rate(clients, submit)
+        register(url, awake=True)
+        found["statement, one awake"] = rate(clients, SUBMIT_CALL)
         found["asubmit, one awake"] = rate(callers)
     return found
 

@@ -8,15 +8,16 @@ one batch after the other, while autovacuum looks every second. With `--database
 
 import json
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from uuid import uuid4
+from typing import Any
 
 import psycopg
 from _bench import database, parser, server
 from _figures import medians, table, write
+from _statements import CALL, CLAIM, FINISH, KEEP_PLANS, SUBMIT_CALLS, claim_params, finish_params, register
 
 from pgrun._ids import new_run_ids
-from pgrun.db.statements import statement
 
 BATCH = 500
 SETTINGS = {
@@ -24,8 +25,6 @@ SETTINGS = {
     "fillfactor 90": "alter table pgrun.jobs set (fillfactor = 90)",
     "fillfactor 70": "alter table pgrun.jobs set (fillfactor = 70)",
     "fillfactor 50": "alter table pgrun.jobs set (fillfactor = 50)",
-    "autovacuum of the server": "alter table pgrun.jobs reset (autovacuum_vacuum_scale_factor, autovacuum_vacuum_threshold,"
-    " autovacuum_vacuum_insert_scale_factor, autovacuum_analyze_scale_factor, autovacuum_vacuum_cost_delay)",
     "no autovacuum": "alter table pgrun.jobs set (autovacuum_enabled = off)",
     "vacuum at 1 %": "alter table pgrun.jobs set (autovacuum_vacuum_scale_factor = 0.01)",
     "vacuum at 1 %, unthrottled": "alter table pgrun.jobs set (autovacuum_vacuum_scale_factor = 0.01,"
@@ -36,21 +35,16 @@ SIZES = """
            (select pg_relation_size('pgrun.jobs_due') / 1e6) as "jobs_due MB",
            pg_indexes_size('pgrun.jobs') / 1e6 as "indexes MB"
 """
-WORKER = """
-    insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until)
-    values (%s, 'daemon', 'here', 1, '0', '{default}', '{noop}', 1, '1 h', now() + interval '1 h')
-"""
 
 
 def pass_through(url: str, setting: str, runs: int) -> dict[str, float]:
     """Rates in runs per second, and sizes at the end."""
     with psycopg.connect(url, autocommit=True, prepare_threshold=0) as conn:
-        conn.execute(statement("keep_plans", "pgrun").encode())
+        conn.execute(KEEP_PLANS)
         if setting:
             conn.execute(setting.encode())
-        worker_id = str(uuid4())
-        conn.execute(WORKER, [worker_id])
-        took = [_one_batch(conn, worker_id) for _ in range(runs // BATCH)]
+        look = claim_params(register(url), BATCH)
+        took = [_one_batch(conn, look) for _ in range(runs // BATCH)]
         last = took[-len(took) // 5 :]
         row = conn.execute(SIZES.encode()).fetchone()
         assert row is not None
@@ -61,25 +55,13 @@ def pass_through(url: str, setting: str, runs: int) -> dict[str, float]:
         }
 
 
-def _one_batch(conn: psycopg.Connection, worker_id: str) -> float:
-    look = {
-        "worker_id": worker_id,
-        "queues": ["default"],
-        "names": ["noop"],
-        "slots": BATCH,
-        "yields": False,
-        "horizon": 0,
-    }
-    begin = {"from_priorities": [-32768], "from_dues": [float("-inf")]}
-    call = {"name": "noop", "queue": "default", "priority": 0, "delay": 0, "max_attempts": 5, "metadata": "{}"}
+def _one_batch(conn: psycopg.Connection, look: Mapping[str, Any]) -> float:
     inputs = json.dumps([{"text": "x" * 180, "number": number} for number in range(BATCH)])
     began = time.monotonic()
-    submit = {**call, "session_id": None, "run_ids": new_run_ids(BATCH), "inputs": inputs}
-    conn.execute(statement("submit_calls", "pgrun").encode(), submit)
-    rows = conn.execute(statement("claim_runs", "pgrun").encode(), {**begin, **look}).fetchall()
-    assert len(rows) == BATCH
-    endings = (f'"{row[1]}":{{"fence":{row[9]},"status":"completed","output":1}}' for row in rows)
-    conn.execute(statement("finish_runs", "pgrun").encode(), {"endings": f"{{{','.join(endings)}}}"})
+    conn.execute(SUBMIT_CALLS, {**CALL, "session_id": None, "run_ids": new_run_ids(BATCH), "inputs": inputs})
+    claimed = conn.execute(CLAIM, look).fetchall()
+    assert len(claimed) == BATCH
+    conn.execute(FINISH, finish_params(claimed))
     return time.monotonic() - began
 
 

@@ -9,18 +9,17 @@ connection. Medians, and the ratio of each to its bare form.
 
 import json
 import time
-from uuid import uuid4
 
 import anyio
 import psycopg
 from _bench import database, parser, server, settle
 from _figures import medians, table, write
 from _load import drain
+from _statements import CLAIM, FINISH, KEEP_PLANS, claim_params, finish_params, register
 from _tasks import noop
 
 from pgrun import PostgresDb
 from pgrun._ids import new_run_id
-from pgrun.db.statements import statement
 
 SINGLE = 1000
 BULK = """insert into pgrun.jobs (run_id, kind, name, input)
@@ -50,7 +49,7 @@ async def bare(url: str, runs: int) -> dict[str, float]:
     """Rates of the statements alone, by the same driver."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True, prepare_threshold=0) as conn:
         ids, inputs = [new_run_id() for _ in range(runs)], [json.dumps({"number": number}) for number in range(runs)]
-        await conn.execute(statement("keep_plans", "pgrun").encode())
+        await conn.execute(KEEP_PLANS)
         await conn.execute("alter table pgrun.jobs disable trigger jobs_wake")
         began = time.monotonic()
         await conn.execute(BULK.encode(), [ids, inputs])
@@ -60,31 +59,16 @@ async def bare(url: str, runs: int) -> dict[str, float]:
             await conn.execute(INSERT.encode(), [new_run_id(), '{"number": 1}'])
         single = SINGLE / (time.monotonic() - began)
         settle(url)
-        return {"bulk submit": bulk, "single submit": single, "drain": await _drain(conn, runs + SINGLE)}
+        drained = await _drain(conn, register(url), runs + SINGLE)
+        return {"bulk submit": bulk, "single submit": single, "drain": drained}
 
 
-async def _drain(conn: psycopg.AsyncConnection, runs: int) -> float:
-    worker_id = str(uuid4())
-    await conn.execute(
-        "insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until)"
-        " values (%s, 'daemon', 'here', 1, '0', '{default}', '{noop}', 1, '1 h', now() + interval '1 h')",
-        [worker_id],
-    )
-    claim, finish = statement("claim_runs", "pgrun").encode(), statement("finish_runs", "pgrun").encode()
-    begin = {"from_priorities": [-32768], "from_dues": [float("-inf")]}
-    look = {
-        "worker_id": worker_id,
-        "queues": ["default"],
-        "names": ["noop"],
-        "slots": BATCH,
-        "yields": False,
-        "horizon": 0,
-    }
+async def _drain(conn: psycopg.AsyncConnection, worker_id: str, runs: int) -> float:
+    look = claim_params(worker_id, BATCH)
     began = time.monotonic()
     for _ in range(-(-runs // BATCH)):
-        rows = await (await conn.execute(claim, {**begin, **look})).fetchall()
-        endings = (f'"{row[1]}":{{"fence":{row[9]},"status":"completed","output":1}}' for row in rows)
-        await conn.execute(finish, {"endings": f"{{{','.join(endings)}}}"})
+        claimed = await (await conn.execute(CLAIM, look)).fetchall()
+        await conn.execute(FINISH, finish_params(claimed))
     drained = runs / (time.monotonic() - began)
     left = await (await conn.execute("select count(*) from pgrun.jobs where finished_at is null")).fetchone()
     assert left == (0,), left

@@ -14,6 +14,7 @@ from support.tool_agent import errands
 from support.until import until
 
 from pgrun import Agent, PostgresDb, Worker
+from pgrun.models.base import ModelRequest, ModelResponse
 from pgrun.testing import ModelServer, hang, reply, tool_call
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -45,54 +46,52 @@ async def test_a_killed_workers_finished_calls_are_not_made_again(
     assert one(conn, "select attempt from pgrun.jobs") == 2
 
 
-async def test_a_step_whose_answer_is_lost_is_recorded_once(proxy: Proxy, conn: Conn) -> None:
-    called: list[str] = []
+class Weather:
+    """An agent that is told to ask for Rome's weather so many times, and may have to wait before each answer of its model."""
 
-    async def weather(city: str) -> str:
+    def __init__(self, db: PostgresDb, times: int) -> None:
+        self.called: list[str] = []
+        self.asked, self.may_answer = anyio.Event(), anyio.Event()
+        self.may_answer.set()
+        weather = self
+
+        class Model(ScriptedModel):
+            async def call(self, request: ModelRequest) -> ModelResponse:
+                weather.asked.set()
+                await weather.may_answer.wait()
+                return await super().call(request)
+
+        rome = calling(("look", '{"city": "Rome"}'))
+        self.agent = Agent(name="Weather", model=Model(*[rome] * times, "Sun."), tools=[self.look], db=db)
+
+    def look(self, city: str) -> str:
         """Tells the weather."""
-        called.append(city)
+        self.called.append(city)
         return "sun"
 
-    rome = calling(("weather", '{"city": "Rome"}'))
-    async with PostgresDb(proxy.conninfo, worker="external", settings=FAST) as db:
-        agent = Agent(name="Weather", model=ScriptedModel(rome, rome, "Sun."), tools=[weather], db=db)
+
+async def test_a_step_whose_answer_is_lost_is_recorded_once(proxy: Proxy, conn: Conn) -> None:
+    async with PostgresDb(proxy.conninfo, worker="external", settings=FAST) as db, Worker(db):
+        weather = Weather(db, 2)
         proxy.lose_answer("record_step", "record_step")
-        async with Worker(db):
-            run = await agent.arun("Rome?", background=True)
-            assert await run.aresult(timeout=20) == "Sun."
-        assert proxy.lost == ["record_step", "record_step"]
-    assert called == ["Rome", "Rome"]
+        run = await weather.agent.arun("Rome?", background=True)
+        assert await run.aresult(timeout=20) == "Sun."
+    assert proxy.lost == ["record_step", "record_step"]
+    assert weather.called == ["Rome", "Rome"]
     assert one(conn, "select count(*) from pgrun.steps") == 4
 
 
 async def test_while_the_database_is_away_nothing_follows_from_what_is_not_recorded(proxy: Proxy, conn: Conn) -> None:
-    called: list[str] = []
-
-    async def weather(city: str) -> str:
-        """Tells the weather."""
-        called.append(city)
-        return "sun"
-
-    asked, go_on = anyio.Event(), anyio.Event()
-
-    class Waits(ScriptedModel):
-        async def call(self, request):  # type: ignore[no-untyped-def]
-            asked.set()
-            await go_on.wait()
-            return await super().call(request)
-
-    async with PostgresDb(proxy.conninfo, worker="external", settings=FAST) as db:
-        agent = Agent(
-            name="Weather", model=Waits(calling(("weather", '{"city": "Rome"}')), "Sun."), tools=[weather], db=db
-        )
-        async with Worker(db):
-            run = await agent.arun("Rome?", background=True)
-            await asked.wait()
-            proxy.black_hole()
-            go_on.set()
-            await anyio.sleep(0.3)
-            assert called == []
-            proxy.heal()
-            await until(lambda: called == ["Rome"])
-            assert await run.aresult(timeout=20) == "Sun."
+    async with PostgresDb(proxy.conninfo, worker="external", settings=FAST) as db, Worker(db):
+        weather = Weather(db, 1)
+        weather.may_answer = anyio.Event()
+        run = await weather.agent.arun("Rome?", background=True)
+        await weather.asked.wait()
+        proxy.black_hole()
+        weather.may_answer.set()
+        await anyio.sleep(0.3)
+        assert weather.called == []
+        proxy.heal()
+        await until(lambda: weather.called == ["Rome"])
+        assert await run.aresult(timeout=20) == "Sun."
     assert one(conn, "select count(*) from pgrun.steps") == 2
