@@ -66,6 +66,28 @@ class OutputFormat:
     schema: Mapping[str, Any]
 
 
+class Watch:
+    """Hears of a call while it goes on; this one is not interested. Its methods return at once.
+
+    Attributes:
+        wants_text: Whether someone reads along, so that the answer should come piece by piece. It may change during a call.
+    """
+
+    wants_text: bool = False
+
+    def created(self, response_id: str) -> None:
+        """The provider has begun an answer that it goes on with by itself, and under which id it can be had later."""
+
+    def text(self, delta: str) -> None:
+        """The next piece of the answer."""
+
+    def thought(self, delta: str) -> None:
+        """The next piece of what the model tells of its thoughts."""
+
+    def call(self, call_id: str, name: str) -> None:
+        """The model begins to write down a call."""
+
+
 @dataclass(frozen=True)
 class ModelRequest:
     """What is asked of a model.
@@ -75,12 +97,17 @@ class ModelRequest:
         output: What the answer has to follow; None for plain text.
         tools: What the model may call instead of answering.
         tool_choice: `auto`, `none`, `required`, or the name of the tool that has to be called. None: up to the provider.
+        watch: Who hears of the call while it goes on. A model that cannot tell anything meanwhile leaves it alone.
+        response_id: The id that `Watch.created` was told of in an attempt before: the answer is under way or there already, and
+            is not asked for again. A model that never tells of an id finds none here.
     """
 
     messages: tuple[Message, ...]
     output: OutputFormat | None = None
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: str | None = None
+    watch: Watch = field(default_factory=Watch, compare=False, repr=False)
+    response_id: str | None = None
 
 
 @dataclass(frozen=True)
