@@ -24,25 +24,46 @@ async def to_its_end(work: Coroutine[Any, Any, T], *, within: float | None = Non
         TimeoutError: It has not ended `within` so many seconds, if that was asked for, and was cancelled.
     """
     loop = asyncio.get_running_loop()
-    task = loop.create_task(work)
+    outcome: asyncio.Future[T] = loop.create_future()
+    task = loop.create_task(_tell(work, outcome))
     deadline = None if within is None else loop.call_later(within, _cancel, loop, task)
     try:
-        return await asyncio.shield(task)
+        return await outcome
     except asyncio.CancelledError as cancelled:
         if task.cancelled():
             if deadline is not None and loop.time() >= deadline.when():
                 raise TimeoutError(f"no answer within {within:g} s") from None
             raise
         await _ended(task)
-        if not task.cancelled():
-            task.exception()  # or asyncio complains that nobody asked for it
+        if not outcome.cancelled():
+            outcome.exception()  # or asyncio complains that nobody asked for it
         try:
             raise
         finally:
-            del cancelled  # or this frame and the traceback keep each other, and all that hangs on them, alive
+            del cancelled
     finally:
         if deadline is not None:
             deadline.cancel()
+        del task, outcome  # or this frame and the traceback keep each other, and all that hangs on them, alive
+
+
+async def _tell(work: Coroutine[Any, Any, T], outcome: asyncio.Future[T]) -> None:
+    """Executes `work` and tells whoever still waits; at once, where ``asyncio.shield`` would take a turn of the loop more."""
+    try:
+        result = await work
+    except asyncio.CancelledError:
+        outcome.cancel()
+        raise
+    except BaseException as error:
+        if not outcome.done():
+            outcome.set_exception(error)
+        if not isinstance(error, Exception):
+            raise
+    else:
+        if not outcome.done():
+            outcome.set_result(result)
+    finally:
+        del outcome  # as above
 
 
 def _cancel(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:

@@ -107,7 +107,7 @@ create index jobs_due on pgrun.jobs (queue, priority, due_at, run_id) where stat
 -- Rescue, heartbeat and worker_status: what each worker holds.
 create index jobs_running on pgrun.jobs (worker_id) where status = 'running';
 -- Sessions: is an earlier run open, and which one comes next.
-create index jobs_session on pgrun.jobs (session_id, session_seq) where finished_at is null;
+create index jobs_session on pgrun.jobs (session_id, session_seq) where finished_at is null and session_id is not null;
 -- History: what was said in a session, for the next run of it.
 create index jobs_history on pgrun.jobs (session_id, session_seq) where status = 'completed' and kind = 'agent';
 -- queue_stats, failures and retention: what ended when.
