@@ -26,6 +26,7 @@ from pgrun.retry import RetryPolicy
 from pgrun.run._storable import to_jsonable
 from pgrun.run._toolset import MAX_TURNS, toolset_of
 from pgrun.run.base import RunOutput, output_from_row, result_of
+from pgrun.run.children import AgentTool
 from pgrun.run.definition import AgentDefinition, lines_of
 from pgrun.run.inline import execute_here
 from pgrun.run.options import Choices, RunOptions, check_name, choose
@@ -65,8 +66,9 @@ class Agent(Generic[T]):
         db: Where runs are stored; without it only foreground runs are possible, and they leave no trace.
         description: First part of the system prompt: who the agent is.
         instructions: Second part; several are shown as a list.
-        tools: What the model may call before it answers: functions, plain or decorated with ``@tool``. They are code, so the runs
-            of such an agent need a worker that has imported it; give it a name of its own, by which that worker finds them.
+        tools: What the model may call before it answers: functions, plain or decorated with ``@tool``, and other agents. They
+            are code, so the runs of such an agent need a worker that has imported it; give it a name of its own, by which that
+            worker finds them.
         tool_call_limit: How many calls a run may make; the model is told of those that were not executed any more.
         tool_choice: Whether the first answer may or has to be a call: `auto`, `none`, `required` or the name of a tool.
         max_turns: After so many answers of the model without an end the run fails.
@@ -179,7 +181,7 @@ class Agent(Generic[T]):
                     f'Agent "{self.name}" has no db: background runs need one, for example PostgresDb("embedded:")'
                 )
             return await execute_here(self.name, self.definition, schema, data, choices)
-        run = self._new_run(self.db, data, schema, choices)
+        run = self._new_run(data, schema, choices)
         if background:
             return await self._submit(self.db, run, schema)
         return await self._complete(self.db, run, schema)
@@ -260,8 +262,29 @@ class Agent(Generic[T]):
         """The same as `acancel_run`, for code without an event loop."""
         return run_sync(self.acancel_run, run_id)
 
+    def as_tool(self, *, name: str | None = None, description: str | None = None) -> AgentTool:
+        """This agent as a tool of another one: each call is a run of its own, with the caller's as its parent.
+
+        Args:
+            name: By which the model calls it. Default: the agent's, with ``_`` for what names of tools may not have.
+            description: What the model is told. Default: the agent's description.
+        """
+        return AgentTool(self, name=name, description=description or self.definition.description)
+
+    def child(self, request: str, *, run_id: str, parent_run_id: str, priority: int) -> NewRun:
+        """The run by which another run asks this agent; workers submit it."""
+        given: RunOptions = {"run_id": run_id, "priority": priority}
+        choices = choose(
+            given, queue=self.queue, max_attempts=self.definition.retry.max_attempts, session_id=str(uuid4())
+        )
+        run = self._new_run(request, self.output_schema, choices)
+        return run._replace(parent_run_id=parent_run_id)
+
     async def adeclare(self, db: PostgresDb | None = None) -> None:
-        """Records the definition in the database, so that SQL can submit runs by name; the first run does it by itself."""
+        """Records the definition in the database, so that SQL can submit runs by name; the first run does it by itself.
+
+        Those of the agents that it asks are recorded, too.
+        """
         db = db or self._needs_db()
         connected = await db.connected()
         schema = self.output_schema.json_schema if self.output_schema else None
@@ -269,14 +292,18 @@ class Agent(Generic[T]):
             self.name, self.queue, self.stored_definition, schema, self.definition.retry.max_attempts
         )
         self._declared_in.add(db)
+        asked = (each.agent for each in self.definition.tools.tools if isinstance(each, AgentTool))
+        for agent in asked:
+            if isinstance(agent, Agent) and db not in agent._declared_in:
+                await agent.adeclare(db)
 
-    def _new_run(self, db: PostgresDb, data: Any, schema: OutputSchema[Any] | None, choices: Choices) -> NewRun:
+    def _new_run(self, data: Any, schema: OutputSchema[Any] | None, choices: Choices) -> NewRun:
         return NewRun(
             **vars(choices),
             kind="agent",
             name=self.name,
             input=data,
-            session_table=None if db.session_table == "sessions" else db.session_table,
+            session_table=self.db.session_table if self.db and self.db.session_table != "sessions" else None,
             definition=self.stored_definition,
             output_schema=schema.json_schema if schema else None,
             content_type=schema.name if schema else "str",

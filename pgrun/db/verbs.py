@@ -250,6 +250,12 @@ class Verbs:
         )
         return {str(row["run_id"]) for row in rows}
 
+    async def park(self, claimed: Claimed, *, metrics: dict[str, Any] | None) -> bool:
+        """Puts a run aside until the runs that it has started have ended; False if the claim was stale."""
+        params = {"run_id": claimed.run_id, "fence": claimed.fence, "metrics": _json_or_none(metrics)}
+        ((is_held,),) = await self._runtime.fetch_tuples("park_run", params)
+        return bool(is_held)
+
     async def record_step(
         self,
         claimed: Claimed,
@@ -284,7 +290,7 @@ class Verbs:
         return [row for row in rows if row["run_id"] is not None], next_look
 
     async def open_sessions(self) -> None:
-        """Lets held runs start whose session has nothing open any more."""
+        """Lets held runs go on for which nothing is open any more, in their session or among their children."""
         await self._runtime.fetch("open_sessions")
 
     async def strays(self, worker_id: str, older_than: float) -> list[tuple[str, int]]:

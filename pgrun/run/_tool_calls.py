@@ -20,7 +20,8 @@ from pgrun.errors import AttemptError, LeaseLost, ToolFailed
 from pgrun.models.base import Message, ToolCall
 from pgrun.run._storable import canonical_json, find_unstorable, path_text, storable_text
 from pgrun.run._toolset import Toolset
-from pgrun.run.base import ToolExecution
+from pgrun.run.base import RunMetrics, ToolExecution
+from pgrun.run.children import AgentTool, Children, ChildrenOpen
 from pgrun.run.context import RunContext
 from pgrun.run.journal import Journal, Step
 
@@ -41,13 +42,23 @@ class ToolCalls:
         context: Of the run, without the key of a call.
         executions: All of them until now, also those that are under way, and those that earlier attempts have made.
         journal: Of the run.
+        used_by_children: What the runs that it started have used, as far as that became known in this attempt.
     """
 
-    def __init__(self, toolset: Toolset, context: RunContext, journal: Journal | None = None) -> None:
+    def __init__(
+        self,
+        toolset: Toolset,
+        context: RunContext,
+        journal: Journal | None = None,
+        children: Children | None = None,
+    ) -> None:
         self.toolset = toolset
         self.executions: list[ToolExecution] = []
         self.context = context
         self.journal = journal or Journal()
+        self.used_by_children: RunMetrics | None = None
+        self._children = children or Children()
+        self._waits = False
         self._keys: list[str] = []
         self._failure: AttemptError | None = None
 
@@ -68,6 +79,7 @@ class ToolCalls:
         Raises:
             ToolFailed: A tool says that the run cannot go on; the other calls are cancelled.
             LeaseLost: The run belongs to another attempt.
+            ChildrenOpen: Some of them are runs of their own, which have not ended yet; all others are in the journal.
         """
         first, number = len(self.executions), self.journal.begin(len(calls))
         self.executions += [_begun(call) for call in calls]
@@ -84,6 +96,8 @@ class ToolCalls:
                     group.start_soon(self._execute_soon, place, call, number + place - first, slots, group.cancel_scope)
         if self._failure is not None:
             raise self._failure
+        if self._waits:
+            raise ChildrenOpen
         return tuple(map(_result, calls, self.executions[first:]))
 
     async def _execute_soon(
@@ -94,6 +108,8 @@ class ToolCalls:
             async with slots:
                 await self._execute(execution, call, replace(self.context, idempotency_key=self._keys[place]))
             await self.journal.keep(_step(number, execution))
+        except ChildrenOpen:
+            self._waits = True
         except (ToolFailed, LeaseLost) as error:
             self._failure = self._failure or error
             scope.cancel()
@@ -117,10 +133,12 @@ class ToolCalls:
         began = time.monotonic()
         try:
             execution.result = await self._call(call, context)
-        except _NotACall as error:
+        except _NoResult as error:
             execution.error = _shortened(str(error))
         except ToolFailed as error:
             execution.error = _told(error)
+            raise
+        except ChildrenOpen:
             raise
         except (Exception, SystemExit) as error:
             _log.warning("tool %s of run %s raised", call.name, context.run_id, exc_info=error)
@@ -136,11 +154,26 @@ class ToolCalls:
             kwargs = tool.load(call.arguments, context)
         except ValidationError as error:
             raise _NotACall(_complaint(error)) from None
+        if isinstance(tool, AgentTool):
+            return await self._ask(tool, kwargs["request"], context.idempotency_key)
         value = await tool.execute(kwargs)
         return storable_text(value if isinstance(value, str) else to_json(value, fallback=str).decode())
 
+    async def _ask(self, tool: AgentTool, request: str, key: str) -> str:
+        answered = await self._children.ask(tool, request, key)
+        if answered is None:
+            raise ChildrenOpen
+        self.used_by_children = (self.used_by_children or RunMetrics()) + answered.metrics
+        if answered.result is None:
+            raise _NoResult(answered.error)
+        return storable_text(answered.result)
 
-class _NotACall(Exception):
+
+class _NoResult(Exception):
+    """A call without a result, and the model is told why."""
+
+
+class _NotACall(_NoResult):
     """Nothing was called, and the model is told why."""
 
 

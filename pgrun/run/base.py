@@ -43,7 +43,7 @@ class RunStatus(StrEnum):
 
 
 class RunMetrics(BaseModel):
-    """What a run used, all its attempts and repair turns together."""
+    """What a run used, all its attempts and repair turns together; what the runs that it started used is in `children`."""
 
     input_tokens: int = 0
     output_tokens: int = 0
@@ -57,6 +57,8 @@ class RunMetrics(BaseModel):
     """Seconds a worker spent on it."""
     time_to_first_token: float | None = None
     """Seconds; only known for streamed answers."""
+    children: "RunMetrics | None" = None
+    """What the runs that it started have used, with all that those started; no part of the other figures."""
 
     def __add__(self, other: "RunMetrics") -> "RunMetrics":
         costs = [cost for cost in (self.cost_usd, other.cost_usd) if cost is not None]
@@ -69,6 +71,9 @@ class RunMetrics(BaseModel):
             cost_usd=sum(costs) if costs else None,
             duration=self.duration + other.duration,
             time_to_first_token=self.time_to_first_token or other.time_to_first_token,
+            children=self.children + other.children
+            if self.children and other.children
+            else self.children or other.children,
         )
 
 

@@ -9,7 +9,7 @@ import anyio
 from pgrun.errors import AttemptError, ModelUnavailable
 from pgrun.retry import RetryPolicy
 from pgrun.run._tool_calls import ToolCalls
-from pgrun.run.base import RunFailure, RunOutput, RunStatus, result_of
+from pgrun.run.base import RunFailure, RunMetrics, RunOutput, RunStatus, result_of
 from pgrun.run.context import RunContext
 from pgrun.run.definition import AgentDefinition
 from pgrun.run.loop import Turns
@@ -50,7 +50,7 @@ async def execute_here(
         run.error = RunFailure(type=type(error).__name__, message=str(error), **error.details)
     run.finished_at = datetime.now(UTC)
     run.tools = calls.executions
-    run.metrics = turns.metrics
+    run.metrics = turns.metrics + RunMetrics(children=calls.used_by_children)
     run.metrics.duration = (run.finished_at - run.started_at).total_seconds()
     result_of(run)
     return run

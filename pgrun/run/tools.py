@@ -130,11 +130,14 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 
 
 def as_tool(item: object) -> Tool[..., Any]:
-    """A tool as it is, and a plain function as a tool; `UsageError` for anything else."""
+    """A tool as it is, a plain function or an agent as a tool; `UsageError` for anything else."""
     if isinstance(item, Tool):
         return item
+    if not isinstance(item, type) and (agent_as_tool := getattr(item, "as_tool", None)):
+        made: Tool[..., Any] = agent_as_tool()
+        return made
     if not callable(item) or isinstance(item, type):
-        raise UsageError(f"tools: {item!r:.100} is neither a function nor a tool")
+        raise UsageError(f"tools: {item!r:.100} is neither a function nor a tool nor an agent")
     return Tool(item)
 
 

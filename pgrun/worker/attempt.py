@@ -24,6 +24,7 @@ from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
 from pgrun.run._tool_calls import ToolCalls
 from pgrun.run.base import RunMetrics
+from pgrun.run.children import Children, ChildrenOpen
 from pgrun.run.context import RunContext
 from pgrun.run.definition import AgentDefinition
 from pgrun.run.journal import Journal
@@ -31,6 +32,7 @@ from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
+from pgrun.worker.children import StoredChildren, Submit
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
 
@@ -55,16 +57,26 @@ class Release:
     metrics: dict[str, Any] | None
 
 
-Decision = Ending | Retry | Release
+@dataclass(frozen=True)
+class Park:
+    """Put it aside, uncounted, until the runs that it has started have ended."""
+
+    metrics: dict[str, Any] | None
+
+
+Decision = Ending | Retry | Release | Park
 
 
 class Attempt:
     """One attempt at a claimed run."""
 
-    def __init__(self, claimed: Claimed, settings: Settings, verbs: Verbs | None = None) -> None:
+    def __init__(
+        self, claimed: Claimed, settings: Settings, verbs: Verbs | None = None, submit: Submit | None = None
+    ) -> None:
         self._claimed = claimed
         self._settings = settings
         self._verbs = verbs
+        self._submit = submit
         self._started = time.monotonic()
         self._work: _AgentWork | _TaskWork | None = None
 
@@ -73,7 +85,7 @@ class Attempt:
         """What the run has used until now, before and in this attempt; None for a task, which uses nothing that costs."""
         if self._claimed.kind == "task":
             return None
-        used = self._work.turns.metrics if isinstance(self._work, _AgentWork) else RunMetrics()
+        used = self._work.used if isinstance(self._work, _AgentWork) else RunMetrics()
         total = _read_metrics(self._claimed) + used + RunMetrics(duration=time.monotonic() - self._started)
         return total.model_dump(exclude_defaults=True)
 
@@ -92,6 +104,8 @@ class Attempt:
             content, content_type = await work.execute()
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics)
+        except ChildrenOpen:
+            return Park(self.metrics)
         except QuotaExceeded as error:
             return Release(self._settings.quota_delay, _error(claimed, error), self.metrics)
         except asyncio.CancelledError as error:
@@ -105,9 +119,11 @@ class Attempt:
     async def _agent_work(self) -> "_AgentWork":
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
         if verbs is None:
-            return _AgentWork(claimed, definition, Journal(), [])
+            return _AgentWork(claimed, definition, Journal(), [], Children())
         journal = await open_journal(verbs, claimed, lambda: self.metrics)
-        return _AgentWork(claimed, definition, journal, await read_history(verbs, claimed, definition.history_runs))
+        history = await read_history(verbs, claimed, definition.history_runs)
+        children = StoredChildren(verbs, self._submit or verbs.submit, claimed)
+        return _AgentWork(claimed, definition, journal, history, children)
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
@@ -164,14 +180,23 @@ class _AgentWork:
     """Turns with a model."""
 
     def __init__(
-        self, claimed: Claimed, definition: AgentDefinition, journal: Journal, history: Sequence[tuple[Any, Any]]
+        self,
+        claimed: Claimed,
+        definition: AgentDefinition,
+        journal: Journal,
+        history: Sequence[tuple[Any, Any]],
+        children: Children,
     ) -> None:
         self.policy = definition.retry
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
-        calls = ToolCalls(definition.tools, _context(claimed), journal)
+        calls = ToolCalls(definition.tools, _context(claimed), journal, children)
         self.turns = Turns(
             definition.model, definition.messages(from_json(claimed.input), history), output, calls=calls
         )
+
+    @property
+    def used(self) -> RunMetrics:
+        return self.turns.metrics + RunMetrics(children=self.turns.calls.used_by_children)
 
     async def execute(self) -> tuple[Any, str]:
         return await self.turns.take(), self.turns.output.name if self.turns.output else "str"

@@ -12,6 +12,7 @@ from pgrun import events
 from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.settings import Settings
 from pgrun.worker.attempt import Attempt, Decision
+from pgrun.worker.children import Submit
 from pgrun.worker.recorder import Recorder
 
 _BREATH = 50  # runs that one task executes before it lets others have the loop, should none of them ever wait
@@ -51,14 +52,18 @@ class Slots:
         recorder: Takes their outcomes.
         settings: Of the database.
         verbs: For what the runs of agents have to know.
+        submit: For the runs that they start.
     """
 
-    def __init__(self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings, verbs: Verbs) -> None:
+    def __init__(
+        self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings, verbs: Verbs, submit: Submit
+    ) -> None:
         self.size = size
         self._tasks = tasks
         self._recorder = recorder
         self._settings = settings
         self._verbs = verbs
+        self._submit = submit
         # By run_id and fence: a run that is due again may be claimed again before its last attempt has left.
         self._held: dict[tuple[str, int], _Held] = {}
         self._ready: deque[_Held] = deque()
@@ -128,7 +133,7 @@ class Slots:
                         return
 
     async def _execute(self, held: _Held, scope: anyio.CancelScope) -> None:
-        attempt = Attempt(held.claimed, self._settings, self._verbs)
+        attempt = Attempt(held.claimed, self._settings, self._verbs, self._submit)
         decision: Decision | None = None
         held.scope = scope
         try:

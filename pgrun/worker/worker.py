@@ -110,7 +110,8 @@ class Worker:
             recording.start_soon(recorder.write_endings, name="pgrun endings")
             stack.callback(recorder.close)
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            self._slots = slots = Slots(self.concurrency, self._tasks, recorder, self.db.settings, self._verbs)
+            slots = Slots(self.concurrency, self._tasks, recorder, self.db.settings, self._verbs, self.db.submit)
+            self._slots = slots
             stack.callback(self._leave, recorder)
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")

@@ -44,7 +44,7 @@ create table pgrun.jobs (
     queue               text not null default 'default' check (queue <> ''),
     status              text not null default 'pending'
                         check (status in ('pending', 'running', 'paused', 'completed', 'error', 'cancelled')),
-    held                text check (held in ('session')),
+    held                text check (held in ('session', 'children')),
     priority            smallint not null default 0,
     due_at              timestamptz not null default now(),
     attempt             smallint not null default 0 check (attempt >= 0),
@@ -77,7 +77,7 @@ comment on column pgrun.jobs.kind is 'What is executed: agent or task. Filled in
 comment on column pgrun.jobs.name is 'Name of the agent or task.';
 comment on column pgrun.jobs.queue is 'The queue by which workers choose runs.';
 comment on column pgrun.jobs.status is 'pending, running or paused while it is open; completed, error or cancelled when it has ended.';
-comment on column pgrun.jobs.held is 'Why a pending run may not start yet: session = an earlier run of its session is still open. Null: nothing holds it.';
+comment on column pgrun.jobs.held is 'Why a pending run may not start yet: session = an earlier run of its session is still open; children = it goes on when the runs that it started have ended. Null: nothing holds it.';
 comment on column pgrun.jobs.priority is 'Smaller runs first; 0 is the usual.';
 comment on column pgrun.jobs.due_at is 'Not before this moment. A retry moves it into the future.';
 comment on column pgrun.jobs.attempt is 'Attempts used so far, the current one included. Giving a run back at shutdown returns the attempt.';
@@ -110,6 +110,8 @@ create index jobs_running on pgrun.jobs (worker_id) where status = 'running';
 create index jobs_session on pgrun.jobs (session_id, session_seq) where finished_at is null and session_id is not null;
 -- History: what was said in a session, for the next run of it.
 create index jobs_history on pgrun.jobs (session_id, session_seq) where status = 'completed' and kind = 'agent';
+-- Runs that others started: have all of them ended, and which are to be cancelled with the one that did.
+create index jobs_children on pgrun.jobs (parent_run_id) where parent_run_id is not null;
 -- queue_stats, failures and retention: what ended when.
 create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not null;
 

@@ -90,13 +90,15 @@ begin
     end if;
     if job.status <> 'pending' then  -- it ended, and is to begin anew
         delete from pgrun.steps s where s.run_id = retry.run_id;
+        perform pgrun.retry(c.run_id) from pgrun.jobs c
+          where c.parent_run_id = retry.run_id and c.status in ('error', 'cancelled');
     end if;
     update pgrun.jobs j
        set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, worker_id = null,
            attempt = case when job.status = 'pending' then j.attempt else 0 end,
            held = case when exists (select from pgrun.jobs o
                                      where o.session_id = job.session_id and o.finished_at is null and o.run_id <> job.run_id
-                                       and (o.held is null or o.session_seq < job.session_seq))
+                                       and (o.held is distinct from 'session' or o.session_seq < job.session_seq))
                        then 'session' end
      where j.run_id = retry.run_id
     returning * into job;
@@ -106,7 +108,7 @@ begin
     return job.status;
 end $$;
 comment on function pgrun.retry(uuid) is
-    'Makes a failed or cancelled run due again with all its attempts; a pending one that waits for its next attempt becomes due now. Fails for runs that run or have completed.';
+    'Makes a failed or cancelled run due again with all its attempts, and with it those that it had started; a pending one that waits for its next attempt becomes due now. Fails for runs that run or have completed.';
 
 -- For a person or cron, who say how many one transaction may delete; the library goes batch by batch, see prune_runs.sql.
 create function pgrun.prune(

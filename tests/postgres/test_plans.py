@@ -136,7 +136,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         },
         {"jobs_pkey"},
     ),
-    "open sessions": ("open_sessions", lambda _: {}, {"jobs_session"}),
+    "open sessions": ("open_sessions", lambda _: {}, {"jobs_session", "jobs_children"}),
     "list": (
         "list_runs",
         lambda _: {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": 20},
@@ -207,6 +207,11 @@ def test_pruning_takes_its_order_from_the_index(filled: Conn, case: str, mode: s
             "jobs_session",
         ),
         ("queue_stats", "select * from pgrun.queue_stats", "jobs_finished"),
+        (
+            "children",
+            "select from pgrun.jobs where parent_run_id = '00000000-0000-7000-8000-00000000dddd' and finished_at is null",
+            "jobs_children",
+        ),
     ],
 )
 def test_the_triggers_and_views_find_theirs_too(filled: Conn, why: str, query: str, index: str) -> None:

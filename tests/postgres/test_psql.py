@@ -70,6 +70,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "list_runs": {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": "20"},
     "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}"},
     "open_sessions": {},
+    "park_run": {"run_id": RUN, "fence": "1", "metrics": ""},
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
     "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
     "record_step": {
