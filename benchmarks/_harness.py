@@ -27,7 +27,7 @@ _ENTRY: dict[str, Any] = {
     "cfg": {"concurrency": 1000},
     "open": "select count(*) from pgrun.jobs where finished_at is null",
     "done": "select count(*) from pgrun.jobs where status = 'completed'",
-    "claim": r"pgrun claim_runs",
+    "claim": r"pgrun claim_",
     "n": 20_000,
 }
 

@@ -47,7 +47,7 @@ class AgentOptions(TypedDict, total=False):
     db: PostgresDb | None
     description: str | None
     instructions: str | Sequence[str]
-    tools: Iterable[Callable[..., Any]] | None
+    tools: Iterable["Callable[..., Any] | Agent[Any]"] | None
     tool_call_limit: int | None
     tool_choice: str | Mapping[str, Any] | None
     max_turns: int
@@ -97,7 +97,7 @@ class Agent(Generic[T]):
         db: PostgresDb | None = None,
         description: str | None = None,
         instructions: str | Sequence[str] = (),
-        tools: Iterable[Callable[..., Any]] | None = None,
+        tools: Iterable["Callable[..., Any] | Agent[Any]"] | None = None,
         tool_call_limit: int | None = None,
         tool_choice: str | Mapping[str, Any] | None = None,
         max_turns: int = MAX_TURNS,

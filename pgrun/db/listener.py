@@ -40,6 +40,9 @@ class Subscriber(Protocol):
     def on_wake(self, queue: str) -> None:
         """A queue has got work."""
 
+    def on_soon(self, queue: str) -> None:
+        """A queue has got work for a moment that is not far."""
+
     def on_done(self, run_ids: Sequence[str]) -> None:
         """These runs have ended."""
 
@@ -83,6 +86,7 @@ class _Listener:
         self._probe_channel = f"{schema}_probe"
         self._handlers: dict[str, Callable[[Subscriber, str], None]] = {
             f"{schema}_wake": lambda subscriber, payload: subscriber.on_wake(payload),
+            f"{schema}_soon": lambda subscriber, payload: subscriber.on_soon(payload),
             f"{schema}_done": lambda subscriber, payload: subscriber.on_done(payload.split(",")),
             f"{schema}_cancel": lambda subscriber, payload: subscriber.on_cancel(payload),
         }

@@ -202,6 +202,13 @@ class Verbs:
         claimed = [Claimed(*row[1:]) for row in rows if row[1] is not None]
         return sorted(claimed, key=_place), next_due
 
+    async def claim_woken(self, worker_id: str, queue: str, names: Sequence[str], slots: int) -> list[Claimed]:
+        """Like `claim`, faster: due runs of one queue, from the first, that the worker can execute for certain."""
+        rows = await self._runtime.fetch_tuples(
+            "claim_woken", {"worker_id": worker_id, "queue": queue, "names": [*names], "slots": slots}
+        )
+        return sorted((Claimed(*row) for row in rows), key=_place)
+
     async def finish(self, endings: Sequence[Ending]) -> set[str]:
         """Writes endings; returns the ids of the runs that now stand as written, the others were stale."""
         params = {"endings": f"{{{','.join(map(_ending, endings))}}}"}

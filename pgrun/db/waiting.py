@@ -84,6 +84,9 @@ class Waiting:
     def on_wake(self, queue: str) -> None:
         """Waiters do not care for new work."""
 
+    def on_soon(self, queue: str) -> None:
+        """Nor for what will be due."""
+
     def on_cancel(self, run_id: str) -> None:
         """Waiters hear of a cancelled run when it has ended."""
 

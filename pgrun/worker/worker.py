@@ -33,6 +33,7 @@ _log = logging.getLogger("pgrun.worker")
 
 _MOST_AT_ONCE = 1000  # runs per claim
 _GATHER = 0.001  # seconds
+_EVERYTHING = ""  # for which a worker is woken; no queue has this name
 _HORIZON = 10.0  # seconds; runs that fall due within it are waited for to the millisecond
 
 
@@ -97,6 +98,8 @@ class Worker:
         self._verbs = self._connected.verbs
         self._maintenance = Maintenance(self._verbs, self.db.settings)
         self._woken = anyio.Event()
+        self._woken_for: set[str] = set()
+        self._look_at = 0.0
         for agent in registered_agents().values() if self.mode == "daemon" else ():
             await agent.adeclare(self.db)
         async with AsyncExitStack() as stack:
@@ -145,7 +148,12 @@ class Worker:
 
     def on_wake(self, queue: str) -> None:
         """Called in the listener's thread."""
-        if queue in self.queues and not self._woken.is_set():
+        if queue in self.queues and queue not in self._woken_for:
+            self._connected.runtime.call_soon(self._wake, queue)
+
+    def on_soon(self, queue: str) -> None:
+        """Called in the listener's thread; only a look at everything tells when that will be."""
+        if queue in self.queues and _EVERYTHING not in self._woken_for:
             self._connected.runtime.call_soon(self._wake)
 
     def on_done(self, run_ids: Sequence[str]) -> None:
@@ -160,7 +168,8 @@ class Worker:
         self._listening = listening
         self._connected.runtime.call_soon(self._wake)
 
-    def _wake(self) -> None:
+    def _wake(self, queue: str = _EVERYTHING) -> None:
+        self._woken_for.add(queue)
         self._woken.set()
 
     async def _claim_forever(self) -> None:
@@ -175,9 +184,14 @@ class Worker:
             if there_is_more and free < self.concurrency // 4:
                 await anyio.sleep(_GATHER)  # slots are freed in batches: one statement for many
                 free = min(self._slots.free, _MOST_AT_ONCE)
-            self._woken = anyio.Event()  # whatever wakes us from here on is not seen by this claim for certain
+            # Whatever wakes us from here on is not seen by this claim for certain.
+            woken_for, self._woken_for = self._woken_for, set()
+            self._woken = anyio.Event()
             self._claiming_since = time.monotonic()
-            claimed, pause = await self._claim(free)
+            if len(woken_for) == 1 and not (there_is_more or pace.is_awake):
+                claimed, pause = await self._claim_woken(woken_for.pop(), free)
+            else:
+                claimed, pause = await self._claim(free)
             self._slots.take(claimed)
             self._claiming_since = None
             there_is_more = len(claimed) == free
@@ -190,6 +204,21 @@ class Worker:
             await self._verbs.promise_looks(self.worker_id, seconds, hands_over=hands_over)
         except DatabaseError as error:
             _log.warning("whether it has to be woken is not written: %s", error)
+
+    async def _claim_woken(self, queue: str, free: int) -> tuple[list[Claimed], float]:
+        """The same as `_claim`, after a notification for one queue, when something due is likely to be there."""
+        is_known = names_here() == self._known and tuple(self.queues) == self._registered
+        if queue == _EVERYTHING or self._yields or self._cursor.positions or not is_known:
+            return await self._claim(free)
+        try:
+            claimed = await self._verbs.claim_woken(self.worker_id, queue, self._known, free)
+        except DatabaseError as error:
+            _log.warning("no claim: %s", error)
+            return [], 1.0
+        if not claimed:  # somebody else was faster, or it is not simple
+            return await self._claim(free)
+        _tell(claimed)
+        return claimed, max(self._look_at - time.monotonic(), 0.0)
 
     async def _claim(self, free: int) -> tuple[list[Claimed], float]:
         """The runs claimed, and for how many seconds it makes sense to sleep when there are fewer than slots."""
@@ -215,12 +244,13 @@ class Worker:
         except DatabaseError as error:
             _log.warning("no claim: %s", error)
             return [], 1.0
-        for run in claimed:
-            events.emit("claimed", run_id=run.run_id, name=run.name, attempt=run.attempt, fence=run.fence)
+        _tell(claimed)
         if positions and not claimed:
             return await self._claim(free)  # from the first run, which is where it begins now
         interval *= random.uniform(0.9, 1.1)
-        return claimed, interval if next_due is None else min(interval, max(next_due, 0.0))
+        pause = interval if next_due is None else min(interval, max(next_due, 0.0))
+        self._look_at = time.monotonic() + pause
+        return claimed, pause
 
     def _cancel(self, run_ids: Collection[str]) -> None:
         if self._slots:
@@ -300,6 +330,11 @@ class Worker:
             _log.warning("could not say goodbye, others take over when the lease has run out: %s", error)
         else:
             events.emit("stopped", worker_id=self.worker_id, given_back=len(given_back))
+
+
+def _tell(claimed: Sequence[Claimed]) -> None:
+    for run in claimed:
+        events.emit("claimed", run_id=run.run_id, name=run.name, attempt=run.attempt, fence=run.fence)
 
 
 def names_here() -> list[str]:

@@ -60,6 +60,7 @@ create function pgrun._open_session(session text) returns uuid language plpgsql 
 declare
     opened uuid;
     in_queue text;
+    is_due boolean;
 begin
     perform from pgrun.sessions s where s.session_id = session for update;
     update pgrun.jobs
@@ -69,9 +70,9 @@ begin
                       order by j.session_seq limit 1 for update)
        and not exists (select from pgrun.jobs j
                         where j.session_id = session and j.finished_at is null and j.held is distinct from 'session')
-    returning run_id, queue into opened, in_queue;
+    returning run_id, queue, due_at <= now() into opened, in_queue, is_due;
     if opened is not null then
-        perform pg_notify('pgrun_wake', in_queue);
+        perform pg_notify(case when is_due then 'pgrun_wake' else 'pgrun_soon' end, in_queue);
     end if;
     return opened;
 exception when lock_not_available then
@@ -161,20 +162,21 @@ create trigger jobs_parent_ended after update on pgrun.jobs
     for each row when (old.finished_at is null and new.status in ('error', 'cancelled') and old.kind = 'agent')
     execute function pgrun._cancel_children();
 
--- The wake-up: one notification per statement and queue, never per row, and only for runs that may start soon. Ten seconds is
--- longer than an idle worker sleeps, so whatever is due later it finds by itself. And none where a worker is awake that can
+-- The wake-up: one notification per statement and queue, never per row, and only for runs that may start soon: pgrun_wake for what
+-- is due, pgrun_soon for what will be within ten seconds. That is longer than an idle worker sleeps, so whatever is due later it
+-- finds by itself. And none where a worker is awake that can
 -- execute them: transactions that notify commit one after the other, so a flood of submits must not. The worker covers the
 -- gap: after its promise has ended it looks again and again, at intervals that double, so that it finds what was submitted
 -- silently by a transaction that took longer to commit.
 create function pgrun._wake_workers() returns trigger language plpgsql as $$
 begin
-    perform pg_notify('pgrun_wake', s.queue)
+    perform pg_notify(case when s.due_at <= now() then 'pgrun_wake' else 'pgrun_soon' end, s.queue)
        from submitted s
       where s.status = 'pending' and s.held is null and s.due_at <= now() + interval '10 seconds'
         and not exists (select from pgrun.workers a
                          where a.awake_until > clock_timestamp() and s.queue = any (a.queues)
                            and (s.definition is not null or s.name = any (a.names)))
-      group by s.queue;
+      group by s.queue, s.due_at <= now();
     return null;
 end $$;
 comment on function pgrun._wake_workers() is 'Trigger: tells listening workers which queues have got work.';

@@ -150,6 +150,6 @@ comment on function pgrun.pause_queue(text, timestamptz) is
 
 create function pgrun.resume_queue(queue text) returns void language sql as $$
     update pgrun.queues q set paused_at = null, resume_at = null where q.queue = resume_queue.queue;
-    select pg_notify('pgrun_wake', resume_queue.queue);
+    select pg_notify('pgrun_soon', resume_queue.queue);  -- there may also be what is due later
 $$;
 comment on function pgrun.resume_queue(text) is 'Ends a pause and wakes the workers of the queue.';

@@ -9,5 +9,5 @@ worker as (
        set awake_until = case when :'seconds'::float8 > 0 then now() + make_interval(secs => :'seconds'::float8) end
      where worker_id = :'worker_id'::uuid and stopped_at is null
     returning queues)
-select count(case when :'hands_over'::boolean or (:'seconds'::float8 > 0 and not before.awake) then pg_notify('pgrun_wake', queue) end)
+select count(case when :'hands_over'::boolean or (:'seconds'::float8 > 0 and not before.awake) then pg_notify('pgrun_soon', queue) end)
   from before, worker, unnest(worker.queues) as queue;

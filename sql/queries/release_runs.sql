@@ -15,7 +15,8 @@ with given_back as (
      where j.run_id = r.run_id and j.fence = r.fence and j.status = 'running'
     returning j.run_id, j.queue, j.status),
 woken as (
-    select count(pg_notify('pgrun_wake', queue)) from (select distinct queue from given_back where status = 'pending') q),
+    select count(pg_notify(case when :'delay'::float8 > 0 then 'pgrun_soon' else 'pgrun_wake' end, queue))
+      from (select distinct queue from given_back where status = 'pending') q),
 told as (
     select count(pg_notify('pgrun_done', run_id::text)) from given_back where status = 'cancelled')
 select g.run_id from given_back g, woken, told;

@@ -10,5 +10,7 @@ with made_due as (
      where j.run_id = :'run_id'::uuid and j.fence = :'fence'::bigint and j.status = 'running'
     returning j.run_id, j.status, j.queue),
 told as (
-    select case when status = 'pending' then pg_notify('pgrun_wake', queue) else pg_notify('pgrun_done', run_id::text) end from made_due)
+    select case when status <> 'pending' then pg_notify('pgrun_done', run_id::text)
+                else pg_notify(case when :'delay'::float8 > 0 then 'pgrun_soon' else 'pgrun_wake' end, queue) end
+      from made_due)
 select status from made_due, told;

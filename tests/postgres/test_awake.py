@@ -67,7 +67,7 @@ async def flood(conn: Conn, task: Task[[], int]) -> AsyncIterator[None]:
 
 
 def wakes(ear: Ear) -> list[str]:
-    return [queue for channel, queue in ear.heard() if channel == "wake"]
+    return [queue for channel, queue in ear.heard() if channel in ("wake", "soon")]
 
 
 async def test_in_a_flood_a_worker_is_awake_and_nobody_is_notified(

@@ -38,6 +38,9 @@ class Note:
     def on_wake(self, queue: str) -> None:
         self._note("wake", queue)
 
+    def on_soon(self, queue: str) -> None:
+        self._note("soon", queue)
+
     def on_done(self, run_ids: Sequence[str]) -> None:
         self._note("done", [*run_ids])
 

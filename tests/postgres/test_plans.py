@@ -83,6 +83,11 @@ def prune_params(*, batch: int, status: str = "", queue: str = "", after: str = 
 
 
 CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
+    "claim, woken": (
+        "claim_woken",
+        lambda _: {"worker_id": WORKER, "queue": "default", "names": ["noop"], "slots": 50},
+        {"jobs_due", "jobs_pkey"},
+    ),
     "claim 1": ("claim_runs", lambda _: claim_params(1, queues=["default"]), {"jobs_due", "jobs_pkey"}),
     "claim 100": ("claim_runs", lambda _: claim_params(100, queues=["default", "mail"]), {"jobs_due", "jobs_pkey"}),
     "claim, yielding": (
@@ -170,7 +175,17 @@ def test_a_statement_keeps_its_index(filled: Conn, case: str, mode: str) -> None
 
 
 @pytest.mark.parametrize(
-    "case", ["claim 1", "claim 100", "claim, nothing there", "finish 200", "rescue", "beat", "prune, nothing matches"]
+    "case",
+    [
+        "claim, woken",
+        "claim 1",
+        "claim 100",
+        "claim, nothing there",
+        "finish 200",
+        "rescue",
+        "beat",
+        "prune, nothing matches",
+    ],
 )
 def test_a_statement_reads_no_more_than_it_must(filled: Conn, case: str) -> None:
     name, params, _ = CASES[case]

@@ -42,6 +42,7 @@ _CALL = {name: _SUBMITTED[name] for name in ("name", "queue", "priority", "delay
 SAMPLES: dict[str, dict[str, str]] = {
     "beat_worker": {"worker_id": WORKER, "draining": "false", "blocked": "0"},
     "cancel_run": {"run_id": RUN},
+    "claim_woken": {"worker_id": WORKER, "queue": "default", "names": "{}", "slots": "1"},
     "claim_runs": {
         **{"worker_id": WORKER, "queues": "{default,mail}", "names": "{}", "slots": "5"},
         **{"from_priorities": "{-32768,0}", "from_dues": "{-Infinity,1790000000.5}"},

@@ -18,10 +18,20 @@ def test_a_thousand_rows_of_one_statement_wake_each_of_their_queues_once(conn: C
     assert sorted(ear.heard()) == [("wake", "q0"), ("wake", "q1")]
 
 
-@pytest.mark.parametrize(("seconds", "told"), [(-60, 1), (0, 1), (9, 1), (11, 0), (3600, 0)])
-def test_only_what_is_due_within_ten_seconds_wakes_anyone(conn: Conn, ear: Ear, seconds: int, told: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(-60, ["wake"]), (0, ["wake"]), (1, ["soon"]), (9, ["soon"]), (11, []), (3600, [])]
+)
+def test_only_what_is_due_within_ten_seconds_wakes_anyone(conn: Conn, ear: Ear, seconds: int, told: list[str]) -> None:
     conn.execute("insert into pgrun.jobs (name, due_at) values ('noop', now() + make_interval(secs => %s))", [seconds])
-    assert len(ear.heard()) == told
+    assert ear.heard() == [(channel, "default") for channel in told]
+
+
+def test_of_what_is_due_and_what_will_be_both_are_told(conn: Conn, ear: Ear) -> None:
+    """A worker that takes what is due does not look at what will be."""
+    conn.execute(
+        "insert into pgrun.jobs (name, due_at) values ('a', now()), ('b', now() + interval '1 s'), ('c', now())"
+    )
+    assert sorted(ear.heard()) == [("soon", "default"), ("wake", "default")]
 
 
 def test_of_a_mixed_statement_only_the_queues_with_something_to_do_are_woken(conn: Conn, ear: Ear) -> None:
@@ -107,7 +117,7 @@ def test_a_queue_that_is_resumed_is_woken(conn: Conn, ear: Ear) -> None:
     conn.execute("select pgrun.pause_queue('default')")
     assert ear.heard() == []
     conn.execute("select pgrun.resume_queue('default')")
-    assert ear.heard() == [("wake", "default")]
+    assert ear.heard() == [("soon", "default")]  # there may be what is due later
 
 
 async def test_a_definition_that_changes_wakes_the_runs_that_waited_for_it(

@@ -11,7 +11,7 @@ class Ear:
 
     def __init__(self, dsn: str, schema: str = "pgrun") -> None:
         self._conn = psycopg.connect(dsn, autocommit=True)
-        for channel in (f"{schema}_wake", f"{schema}_done", f"{schema}_cancel", f"{schema}_mark"):
+        for channel in (f"{schema}_wake", f"{schema}_soon", f"{schema}_done", f"{schema}_cancel", f"{schema}_mark"):
             self._conn.execute(f'listen "{channel}"'.encode())
         self._prefix = f"{schema}_"
 

@@ -24,6 +24,10 @@ class Hand:
         claimed, _ = await self.verbs.claim(self.worker_id, self.queues, self.names, slots, yields=yields, horizon=10)
         return claimed
 
+    async def claim_woken(self, slots: int = 100) -> list[Claimed]:
+        """As after a notification for the first of its queues."""
+        return await self.verbs.claim_woken(self.worker_id, self.queues[0], self.names, slots)
+
     async def claim_one(self) -> Claimed:
         (claimed,) = await self.claim(1)
         return claimed
