@@ -37,7 +37,8 @@ class Tool(Generic[P, R]):
             the parameters (Google, numpy or Sphinx style).
         repeat: What happens if it is called again because nobody knows whether the first call came to its end: nothing else
             than at the first (`pure`), nothing as long as `RunContext.idempotency_key` is the same (`idempotent`), or harm
-            (`unsafe`). That is the default, because to be wrong costs a question then, and a second payment otherwise.
+            (`unsafe`): it is not repeated, but the run is paused until a person has decided. That is the default, because to be
+            wrong costs a question then, and a second payment otherwise. To know, each call costs a statement before it begins.
         timeout: Seconds after which the model is told that there is no result. An async function is cancelled; a thread cannot
             be, and goes on unheeded. Default: as long as it takes.
         strict: Whether the provider is to enforce the types of the arguments. Default: if it can, that is without ``dict`` and
