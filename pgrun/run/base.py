@@ -153,7 +153,7 @@ class RunOutput(BaseModel, Generic[T]):
     @property
     def active_requirements(self) -> list[RunRequirement]:
         """What it waits for: decide on each, then ``agent.acontinue_run(run)``. Empty unless it is paused."""
-        return [each for each in self.requirements if each.is_open] if self.is_paused else []
+        return [each for each in self.requirements if not each.is_stored] if self.is_paused else []
 
     async def aresult(self, timeout: float | None = None) -> T:
         """Waits for the end of the run without polling and returns its typed content; also while it waits for a person.

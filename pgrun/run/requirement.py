@@ -99,6 +99,11 @@ class RunRequirement(BaseModel):
         self._decide(approved=True, result=result)
 
     @property
+    def is_stored(self) -> bool:
+        """Whether there is a decision that others know of too, so that it can be changed no more."""
+        return self._is_stored
+
+    @property
     def is_open(self) -> bool:
         """Whether there is no decision yet."""
         return self.approved is None
@@ -151,7 +156,7 @@ def not_stored(requirements: Iterable[RunRequirement], *, waiting: Iterable[RunR
     Raises:
         UsageError: It waits, and nothing was decided.
     """
-    new = [each for each in requirements if not each.is_open and not each._is_stored]
+    new = [each for each in requirements if not each.is_open and not each.is_stored]
     if not new and (open_ones := [f"{each.name} ({each.kind}, call {each.call_id})" for each in waiting]):
         raise UsageError(
             f"nothing was decided; the run waits for {', '.join(open_ones)}: confirm(), reject(), provide_user_input() or "

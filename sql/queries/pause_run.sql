@@ -4,7 +4,7 @@
 -- Fenced like finish; a requested cancel is carried out instead. Whoever waits for the run looks at it then, and most wait on.
 --
 -- Returns the status it has now; no row: the claim was stale. A repeat, because the client could not know whether the first call
--- had been committed, finds it as that one left it.
+-- had been committed, finds its requirements there, whatever people have decided meanwhile (a decision adds members).
 with paused as (
     update pgrun.jobs j
        set status = case when j.cancel_requested_at is null then 'paused' else 'cancelled' end,
@@ -22,5 +22,5 @@ told as (
 select p.status from paused p, told
 union all
 select j.status from pgrun.jobs j
- where j.run_id = :'run_id'::uuid and j.fence = :'fence'::bigint and j.paused_at is not null
+ where j.run_id = :'run_id'::uuid and j.fence >= :'fence'::bigint and j.requirements @> :'requirements'::jsonb
    and not exists (select from paused);

@@ -72,10 +72,13 @@ async def test_a_paused_run_is_held_by_nobody_and_has_its_attempt_back(db: Postg
 
 async def test_a_stale_worker_pauses_nothing_and_a_repeat_finds_what_it_did(db: PostgresDb, conn: Conn) -> None:
     hand, claimed = await paused(db)
-    assert await pause(hand, claimed, SHIP) == "paused"
+    assert await pause(hand, claimed) == "paused"
+    assert await pause(hand, claimed, SHIP) is None
     assert row_of(conn, claimed.run_id)["requirements"] == [REFUND]
     approve(conn, claimed.run_id)
+    assert await pause(hand, claimed) == "pending"
     again = await hand.claim_one()
+    assert await pause(hand, claimed) == "running"
     assert await pause(hand, claimed, SHIP) is None
     assert status(conn, claimed.run_id) == "running"
     assert await pause(hand, again, SHIP) == "paused"
@@ -91,6 +94,7 @@ async def test_a_cancel_that_was_asked_for_is_carried_out_instead(db: PostgresDb
     assert row_of(conn, claimed.run_id)["finished_at"] is not None
     assert ear.heard() == [("done", claimed.run_id)]
     assert await pause(hand, claimed) == "cancelled"
+    assert await pause(hand, claimed, SHIP) is None
 
 
 async def test_approving_makes_the_run_due_and_wakes_workers(db: PostgresDb, conn: Conn, ear: Ear) -> None:

@@ -323,9 +323,7 @@ async def test_an_agent_without_a_database_cannot_wait_for_a_person() -> None:
     def refund(order: int) -> None: ...
 
     agent = Agent(name="Shop", model=ScriptedModel("Done."), tools=[refund])
-    with pytest.raises(
-        UsageError, match='Agent "Shop" has no db, where a run is kept while it waits .* as refund does'
-    ):
+    with pytest.raises(UsageError, match=r'Agent "Shop" has no db, where a run is kept .*, as refund does'):
         await agent.arun("Refund order 7.")
 
 
