@@ -44,6 +44,8 @@ def consult(
         number: Of the call in it.
     """
     asked, times = journal.asked(number), journal.begun(number)
+    if asked and asked[-1].approved is False:  # whatever the tool may be declared as by now
+        return _instead(asked[-1])
     facts: dict[str, Any] = {
         "step": number,
         "call_id": execution.call_id,
@@ -54,14 +56,14 @@ def consult(
         repeat = _last(asked, "repeat")
         if repeat is None or repeat.is_open or repeat.times != times:  # what was decided was about an earlier beginning
             return RunRequirement(kind="repeat", times=times, **facts)
-        if not repeat.approved or repeat.result is not None:
+        if repeat.result is not None:
             return _instead(repeat)
     if tool.waits_for is None:
         return Go()
     wanted = _last(asked, tool.waits_for)
     if wanted is None or wanted.is_open:
         return RunRequirement(kind=tool.waits_for, fields=[*tool.fields], **facts)
-    if not wanted.approved or wanted.kind == "external":
+    if wanted.kind == "external":
         return _instead(wanted)
     try:
         return Go(tool.load_input(wanted.input or {}))

@@ -173,8 +173,8 @@ class ToolCalls:
         match consult(tool, execution, self.journal, number):
             case RunRequirement() as requirement:
                 raise _Waits(requirement)
-            case Instead(error=str(error)):
-                raise _NotACall(error)
+            case Instead(error=str(reason)):
+                raise _NotACall(reason)
             case Instead(result):
                 return result or ""
             case Go(given):

@@ -143,7 +143,7 @@ class RunRequirement(BaseModel):
             setattr(self, name, value)
 
     def _wrong(self, reason: str) -> UsageError:
-        return UsageError(f"call {self.call_id} of {self.name} ({self.kind}): {reason}")
+        return UsageError(f"{self.kind} of {self.name}, call {self.call_id}: {reason}")
 
 
 def not_stored(requirements: Iterable[RunRequirement], *, waiting: Iterable[RunRequirement]) -> list[RunRequirement]:

@@ -77,8 +77,7 @@ async def test_a_run_waits_without_anybody_over_a_restart_of_everything_and_goes
             await until_all(conn, "paused", [run.run_id])
             assert one(conn, "select running from pgrun.worker_status") == 0
     first.kill()
-    await anyio.to_thread.run_sync(own_server.stop, "immediate")
-    await anyio.to_thread.run_sync(own_server.acquire)
+    await anyio.to_thread.run_sync(own_server.restart, "immediate")
     with psycopg.connect(own_dsn, autocommit=True, row_factory=dict_row) as conn:
         assert (
             one(conn, "select waits_for from pgrun.runs")

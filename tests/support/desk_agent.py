@@ -1,6 +1,8 @@
 """An agent whose tools wait for people, or may not be repeated; a worker gets it by ``--import support.desk_agent``."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 from pydantic import BaseModel
@@ -48,7 +50,7 @@ def look_up(order: int, run: RunContext) -> str:
 
 def desk(db: PostgresDb | None = None) -> Agent[str]:
     """The agent; the one of this module has no database, because workers bring their own."""
-    tools = [refund, ship, sign, bill, look_up]
+    tools: list[Callable[..., Any]] = [refund, ship, sign, bill, look_up]
     return Agent(name="Desk", model=OpenAIResponses("gpt-5-mini", api_key="test"), tools=tools, db=db)
 
 

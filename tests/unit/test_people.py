@@ -154,6 +154,19 @@ async def test_a_rejected_call_is_not_made_and_the_model_is_told_why() -> None:
     assert shop.executions[0].error == shop.shown[0]
 
 
+async def test_a_rejection_counts_although_the_tool_would_ask_nobody_any_more() -> None:
+    shop = Shop(calling(REFUND), "Done.")
+    (asked,) = await shop.until_paused()
+    asked.reject()
+
+    def refund(order: int) -> None:
+        raise AssertionError("called")
+
+    shop.tools = lambda: [tool(repeat="pure")(refund)]  # type: ignore[method-assign]
+    assert await shop.attempt() == "Done."
+    assert shop.shown == ["A person rejected this call, and it was not executed."]
+
+
 async def test_what_a_person_fills_in_is_not_known_to_the_model_and_given_to_the_tool() -> None:
     shop = Shop(calling(SHIP), "Done.")
     (ship,) = await shop.until_paused()
@@ -288,7 +301,7 @@ async def test_a_call_that_ended_is_no_question_also_if_it_ended_badly(caplog: p
     def refuse(order: int) -> None:
         raise ConnectionError("closed")
 
-    shop.tools = lambda: [tool(name="bill")(refuse)]  # type: ignore[method-assign, list-item, misc]
+    shop.tools = lambda: [tool(name="bill")(refuse)]  # type: ignore[method-assign]
     assert await shop.attempt() == "Done."
     assert shop.begun == {}
     assert shop.shown == ["ConnectionError: closed"]
