@@ -18,6 +18,13 @@ Note = Annotated[
     str | None, typer.Option(help="What you say about it; of a rejection the model is told.", show_default=False)
 ]
 
+_QUESTIONS = {
+    "confirmation": "May it be called?",
+    "user_input": "With which values?",
+    "external": "What did it return?",
+    "repeat": "It may have happened. Call it again?",
+}
+
 
 def approve(
     run_id: RunId,
@@ -57,8 +64,8 @@ def show_waiting(row: Row) -> None:
     if row["status"] != "paused" or not waiting:
         return
     typer.echo("\nwaits for a person:")
-    told = [{**each, "arguments": json.dumps(each["arguments"], ensure_ascii=False)} for each in waiting]
-    show_table(told, ("call_id", "kind", "name", "arguments"), nothing="")
+    told = [{**each, "arguments": _json_text(each["arguments"]), "question": _question(each)} for each in waiting]
+    show_table(told, ("call_id", "name", "arguments", "question"), nothing="")
     typer.echo("\ndecide with:")
     for each in waiting:
         typer.echo(f"pgrun approve {row['run_id']} --call {each['call_id']}{_needs(each)}")
@@ -88,14 +95,24 @@ def _values(text: str) -> dict[str, Any]:
     return values
 
 
+def _question(requirement: Mapping[str, Any]) -> str:
+    question, problem = _QUESTIONS[requirement["kind"]], requirement.get("problem")
+    return f"{problem}. {question}" if problem else question
+
+
 def _needs(requirement: Mapping[str, Any]) -> str:
     """What the command has to say beside yes."""
     match requirement["kind"]:
         case "external":
             return " --result TEXT"
+        case "repeat":
+            return " [--result TEXT]"
         case "user_input":
-            return (
-                f" --input '{json.dumps({field['name']: '…' for field in requirement['fields']}, ensure_ascii=False)}'"
-            )
+            values = {field["name"]: "…" for field in requirement["fields"]}
+            return f" --input '{_json_text(values)}'"
         case _:
             return ""
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
