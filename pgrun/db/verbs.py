@@ -268,7 +268,7 @@ class Verbs:
         return bool(is_held)
 
     async def begin_step(self, claimed: Claimed, *, number: int, name: str, times: int) -> bool:
-        """Notes that a step begins, for the so-manieth time, whose repeat would do harm; False if the claim was stale."""
+        """Notes that a step begins whose repeat would do harm, and how often by now; False if the claim was stale."""
         held = {"run_id": claimed.run_id, "fence": claimed.fence}
         params = {**held, "number": number, "name": name, "times": times}
         return bool(await self._runtime.fetch_tuples("begin_step", params))
@@ -301,11 +301,12 @@ class Verbs:
 
         Args:
             run_id: The run.
-            decision: Parameters of `pgrun.approve` that are not left at their default: call_id, approved, note, result, input.
+            decision: Parameters of `pgrun.approve` that are not left at their default: call_id, approved, note, result, input,
+                decision_id.
         """
-        decided = {name: value for name, value in decision.items() if value is not None}
         # Sent again after a lost connection it must not decide on what the run waits for by then.
-        params = {"run_id": run_id, "decision": _json({**decided, "decision_id": new_run_id()})}
+        decided = {"decision_id": new_run_id()} | {name: value for name, value in decision.items() if value is not None}
+        params = {"run_id": run_id, "decision": _json(decided)}
         row = await self._runtime.fetch_one("approve_run", params)
         assert row is not None
         return str(row["status"])

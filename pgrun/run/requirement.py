@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr
 
+from pgrun._ids import new_run_id
 from pgrun.errors import UsageError
 
 RequirementKind = Literal["confirmation", "user_input", "external", "repeat"]
@@ -54,6 +55,8 @@ class RunRequirement(BaseModel):
     """What the call returned where it was executed, for `external` and `repeat`."""
     input: dict[str, Any] | None = None
     """The values for `fields`."""
+    decision_id: str | None = None
+    """Of the decision, which counts once however often it is sent."""
     decided_at: datetime | None = None
     """When the decision was stored, as this object was read."""
 
@@ -124,8 +127,8 @@ class RunRequirement(BaseModel):
         return self.is_open and self.kind == "external"
 
     def decision(self) -> dict[str, Any]:
-        """The decision, as the parameters of `pgrun.approve`."""
-        return self.model_dump(include={"call_id", "approved", "note", "result", "input"})
+        """The decision, as the parameters of `pgrun.approve`; however often it is sent, it is one and the same."""
+        return self.model_dump(include={"call_id", "approved", "note", "result", "input", "decision_id"})
 
     def model_post_init(self, context: Any, /) -> None:
         """What was read from the database need not be written to it."""
@@ -138,8 +141,8 @@ class RunRequirement(BaseModel):
     def _decide(self, *, approved: bool, **more: Any) -> None:
         if self._is_stored:
             raise self._wrong(f"it was {'approved' if self.approved else 'rejected'} already")
-        decision = {"note": None, "result": None, "input": None, "approved": approved, **more}
-        for name, value in decision.items():
+        nothing = {"note": None, "result": None, "input": None}
+        for name, value in (nothing | more | {"approved": approved, "decision_id": new_run_id()}).items():
             setattr(self, name, value)
 
     def _wrong(self, reason: str) -> UsageError:

@@ -133,6 +133,20 @@ async def test_a_decision_is_sent_once_however_often_the_caller_goes_on(db: Post
             await agent.acontinue_run(run)
 
 
+async def test_a_decision_that_was_stored_unnoticed_decides_on_nothing_else_when_it_is_sent_again(
+    db: PostgresDb,
+) -> None:
+    agent = desk(db, ASKS, ASKS, "Done.")
+    async with Worker(db):
+        run = await agent.arun("Order 7.")
+        (asked,) = run.active_requirements
+        asked.confirm()
+        await db.approve(run.run_id, [asked.decision()], queue="default")
+        assert (await agent.acontinue_run(run_id=run.run_id)).is_paused  # for the second call, which has the same id
+        again = await agent.acontinue_run(run)
+        assert [each.approved for each in again.requirements] == [True, None]
+
+
 async def test_what_is_left_open_is_what_it_still_waits_for(db: PostgresDb, conn: Conn) -> None:
     agent = desk(db, calling(("refund", '{"order": 7}'), ("refund", '{"order": 8}')), "Done.")
     async with Worker(db):
