@@ -49,6 +49,10 @@ class Tool(Generic[P, R]):
         user_input_fields: Names of the parameters that the person gives; the model does not know of them. Default: all.
         external_execution: The function is never called; each call waits until somebody says what it returned.
 
+    Attributes:
+        waits_for: What each call waits for: `confirmation`, `user_input` or `external`; None for nothing.
+        fields: What a person fills in.
+
     Raises:
         UsageError: An argument cannot be; for a parameter that cannot be described it names the parameter.
     """

@@ -1,6 +1,8 @@
 """pause_run.sql and pgrun.approve: a run waits for people, holds no worker, and goes on once all is decided."""
 
 import json
+import random
+from threading import Barrier
 from typing import Any
 from uuid import uuid4
 
@@ -8,6 +10,7 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 from support.blocking import rival
+from support.crew import crew
 from support.database import Conn
 from support.ear import Ear
 from support.hands import Hand, completed, failed, hire, submit
@@ -425,3 +428,35 @@ async def test_requirements_are_kept_as_they_were_written(db: PostgresDb, conn: 
     assert one(conn, "select requirements = %s from pgrun.jobs", Jsonb([wild]))
     approve(conn, claimed.run_id, ", note => %s", "it's ☃")
     assert row_of(conn, claimed.run_id)["requirements"][0]["arguments"] == wild["arguments"]
+
+
+@pytest.mark.slow
+async def test_many_who_decide_on_many_calls_at_once_make_each_run_go_on_once(
+    db: PostgresDb, conn: Conn, dsn: str, ear: Ear
+) -> None:
+    calls = [{**REFUND, "step": number, "call_id": f"call_{number}"} for number in range(3)]
+    runs, people = 20, 6
+    for _ in range(runs):
+        await submit(db)
+    hand = await hire(db)
+    claimed = await hand.claim()
+    for each in claimed:
+        await pause(hand, each, *calls)
+    ear.heard()
+    together = Barrier(people, timeout=10)
+
+    def decide(own: Conn, seed: int) -> int:
+        """How many runs went on by this person's word, or had before."""
+        todo = [(run.run_id, call["call_id"]) for run in claimed for call in calls]
+        random.Random(seed).shuffle(todo)
+        together.wait()
+        return sum(approve(own, run_id, ", %s", call_id) == "pending" for run_id, call_id in todo)
+
+    with crew(dsn) as threads:
+        went_on = [thread.result() for thread in [threads.start(decide, seed) for seed in range(people)]]
+    assert max(went_on) >= 1
+    assert ear.heard() == [("wake", "default")] * runs
+    rows = conn.execute("select status, requirements from pgrun.jobs").fetchall()
+    assert {row["status"] for row in rows} == {"pending"}
+    assert all(each["approved"] for row in rows for each in row["requirements"])
+    assert {run.fence for run in await hand.claim()} == {2}
