@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pgrun.run.base import RunStatus as RunStatus
     from pgrun.run.base import ToolExecution as ToolExecution
     from pgrun.run.context import RunContext as RunContext
+    from pgrun.run.requirement import RunRequirement as RunRequirement
     from pgrun.run.tools import Tool as Tool
     from pgrun.run.tools import tool as tool
     from pgrun.settings import Settings as Settings
@@ -76,6 +77,7 @@ __all__ = [
     "RunMetrics",
     "RunNotFound",
     "RunOutput",
+    "RunRequirement",
     "RunStatus",
     "SchemaMismatch",
     "Settings",
@@ -100,6 +102,7 @@ _HOMES = {
     "RunContext": "pgrun.run.context",
     "RunMetrics": "pgrun.run.base",
     "RunOutput": "pgrun.run.base",
+    "RunRequirement": "pgrun.run.requirement",
     "RunStatus": "pgrun.run.base",
     "Settings": "pgrun.settings",
     "Task": "pgrun.task",

@@ -19,6 +19,7 @@ from pgrun._ids import check_run_id
 from pgrun._sync import run_sync
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.verbs import NewRun
+from pgrun.db.waiting import not_found
 from pgrun.errors import PgrunError, UsageError
 from pgrun.models.base import Model
 from pgrun.models.openai import OpenAIResponses
@@ -28,13 +29,15 @@ from pgrun.run._toolset import MAX_TURNS, toolset_of
 from pgrun.run.base import RunOutput, output_from_row, result_of
 from pgrun.run.children import AgentTool
 from pgrun.run.definition import AgentDefinition, lines_of
-from pgrun.run.inline import execute_here
+from pgrun.run.inline import check_nobody_is_waited_for, execute_here
 from pgrun.run.options import Choices, RunOptions, check_name, choose
 from pgrun.run.output import OutputSchema, known_type
+from pgrun.run.requirement import RunRequirement, mark_stored, not_stored
 
 T = TypeVar("T")
 S = TypeVar("S")
 Row = Mapping[str, Any]
+Requirements = Iterable[RunRequirement]
 
 _registry: dict[str, "Agent[Any]"] = {}
 
@@ -53,6 +56,7 @@ class AgentOptions(TypedDict, total=False):
     max_turns: int
     add_history_to_context: bool
     num_history_runs: int
+    holds_session_while_paused: bool
     queue: str
     retry: RetryPolicy | None
 
@@ -74,6 +78,8 @@ class Agent(Generic[T]):
         max_turns: After so many answers of the model without an end the run fails.
         add_history_to_context: Whether the model is shown what was said in the session before.
         num_history_runs: By how many completed runs, at most; of each the input and the answer.
+        holds_session_while_paused: Whether the next run of a session waits while one waits for a person. If not, one that goes on
+            then comes before all that wait, and after the one that has started meanwhile.
         output_schema: Type of the answers: Pydantic model, dataclass, TypedDict, list, union or scalar; or a JSON schema as a
             dict. None: plain text.
         queue: The queue of its runs.
@@ -103,6 +109,7 @@ class Agent(Generic[T]):
         max_turns: int = MAX_TURNS,
         add_history_to_context: bool = False,
         num_history_runs: int = 3,
+        holds_session_while_paused: bool = True,
         output_schema: Any = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
@@ -125,6 +132,7 @@ class Agent(Generic[T]):
             retry=retry or RetryPolicy(),
             tools=toolset_of(tools, call_limit=tool_call_limit, choice=tool_choice, max_turns=max_turns),
             history_runs=num_history_runs if add_history_to_context else 0,
+            holds_session=holds_session_while_paused,
         )
         self.output_schema = _schema_of(output_schema)
         # As JSON, once: it goes into every run, and a worker of this process recognises the agent by it. None for an agent with
@@ -162,7 +170,8 @@ class Agent(Generic[T]):
             **options: See `RunOptions`.
 
         Returns:
-            In the foreground the completed run, else the pending one. Cancelling a foreground call cancels the run.
+            In the foreground the completed run, or the paused one if it waits for a person (see `acontinue_run`); else the
+            pending one. Cancelling a foreground call cancels the run.
 
         Raises:
             UsageError: The input cannot be stored, or an option cannot be; nothing was submitted.
@@ -180,6 +189,7 @@ class Agent(Generic[T]):
                 raise UsageError(
                     f'Agent "{self.name}" has no db: background runs need one, for example PostgresDb("embedded:")'
                 )
+            check_nobody_is_waited_for(self.name, self.definition.tools)
             return await execute_here(self.name, self.definition, schema, data, choices)
         run = self._new_run(data, schema, choices)
         if background:
@@ -280,6 +290,98 @@ class Agent(Generic[T]):
         run = self._new_run(request, self.output_schema, choices)
         return run._replace(parent_run_id=parent_run_id)
 
+    @overload
+    async def acontinue_run(
+        self, run: RunOutput[S], *, requirements: Requirements | None = None, background: bool = False
+    ) -> RunOutput[S]: ...
+    @overload
+    async def acontinue_run(
+        self,
+        *,
+        run_id: str,
+        requirements: Requirements | None = None,
+        output_schema: type[S],
+        background: bool = False,
+    ) -> RunOutput[S]: ...
+    @overload
+    async def acontinue_run(
+        self,
+        *,
+        run_id: str,
+        requirements: Requirements | None = None,
+        output_schema: Any = None,
+        background: bool = False,
+    ) -> RunOutput[Any]: ...
+    async def acontinue_run(
+        self,
+        run: RunOutput[Any] | None = None,
+        *,
+        run_id: str | None = None,
+        requirements: Requirements | None = None,
+        output_schema: Any = None,
+        background: bool = False,
+    ) -> RunOutput[Any]:
+        """Stores what a person has decided on the calls that a paused run waits for, so that it goes on, on any worker.
+
+        Args:
+            run: The paused run, whose `active_requirements` have been decided on.
+            run_id: Its id, instead.
+            requirements: The decisions, if they are not in `run`.
+            output_schema: Type of `content`; by default as in `run`, or as `aget_run_output` has it.
+            background: Return as soon as the decisions are stored.
+
+        Returns:
+            As `arun`; in the foreground the paused run again as long as something is still open, or open anew. Cancelling a
+            foreground call does not cancel the run: the decisions stand.
+
+        Raises:
+            UsageError: Nothing was decided, or a decision does not fit or was taken otherwise already. Those before it stand.
+            RunNotFound: There is no such run.
+            RunFailed: The foreground run ended in `error`.
+            RunCancelled: Someone cancelled the foreground run.
+        """
+        db = self._needs_db()
+        run_id = check_run_id(run.run_id if run else run_id)
+        verbs = (await db.connected()).verbs
+        row = await verbs.get(run_id)
+        if row is None:
+            raise not_found(run_id)
+        known = run._handle._schema if run and isinstance(run._handle, _Handle) else None
+        schema = _schema_of(output_schema) or known or self._schema_for(row)
+        decided = run.requirements if requirements is None and run else requirements or ()
+        new = not_stored(decided, waiting=_read(db, row, None).active_requirements)
+        await db.approve(run_id, [each.decision() for each in new], queue=row["queue"])
+        mark_stored(new)
+        if background:
+            return _read(db, await verbs.get(run_id) or row, schema)
+        return _checked(await _Handle(db, schema).settle(run_id))
+
+    @overload
+    def continue_run(
+        self, run: RunOutput[S], *, requirements: Requirements | None = None, background: bool = False
+    ) -> RunOutput[S]: ...
+    @overload
+    def continue_run(
+        self,
+        *,
+        run_id: str,
+        requirements: Requirements | None = None,
+        output_schema: type[S],
+        background: bool = False,
+    ) -> RunOutput[S]: ...
+    @overload
+    def continue_run(
+        self,
+        *,
+        run_id: str,
+        requirements: Requirements | None = None,
+        output_schema: Any = None,
+        background: bool = False,
+    ) -> RunOutput[Any]: ...
+    def continue_run(self, run: RunOutput[Any] | None = None, **options: Any) -> RunOutput[Any]:
+        """The same as `acontinue_run`, for code without an event loop."""
+        return run_sync(partial(self.acontinue_run, run, **options))
+
     async def adeclare(self, db: PostgresDb | None = None) -> None:
         """Records the definition in the database, so that SQL can submit runs by name; the first run does it by itself.
 
@@ -324,7 +426,7 @@ class Agent(Generic[T]):
 
     async def _complete(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
         try:
-            ended = await (await self._submit(db, run, schema)).awaited()
+            settled = await _settled(await self._submit(db, run, schema))
         except UsageError:  # nothing was submitted
             raise
         except BaseException:
@@ -333,8 +435,7 @@ class Agent(Generic[T]):
             with anyio.move_on_after(5, shield=True), suppress(PgrunError):
                 await self.acancel_run(run.run_id)
             raise
-        result_of(ended)
-        return ended
+        return _checked(settled)
 
     def _needs_db(self) -> PostgresDb:
         if self.db is None:
@@ -373,6 +474,26 @@ class _Handle:
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
         row = await self._db.wait_for(run_id, timeout, since=self._since)
         return _read(self._db, row, self._schema)
+
+    async def settle(self, run_id: str) -> RunOutput[Any]:
+        """The run once it has ended or waits for a person."""
+        row = await self._db.wait_for(run_id, None, or_paused=True, since=self._since)
+        return _read(self._db, row, self._schema)
+
+
+async def _settled(run: RunOutput[Any]) -> RunOutput[Any]:
+    """The run once it has ended or waits for a person."""
+    if run.status.is_final:
+        return run
+    assert isinstance(run._handle, _Handle)
+    return await run._handle.settle(run.run_id)
+
+
+def _checked(settled: RunOutput[Any]) -> RunOutput[Any]:
+    """The run itself if it has completed or is paused; else raises what became of it."""
+    if not settled.is_paused:
+        result_of(settled)
+    return settled
 
 
 def _submitted(run: NewRun, created_at: datetime | None, handle: "_Handle") -> RunOutput[Any]:

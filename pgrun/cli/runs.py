@@ -9,12 +9,13 @@ import typer
 
 from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, open_db, run
 from pgrun.cli._show import Row, show_fields, show_json, show_table
+from pgrun.cli.decide import show_waiting
 from pgrun.errors import UsageError
 
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)]
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN_ID...", show_default=False)]
 
-_LS_COLUMNS = ("run_id", "name", "queue", "status", "attempt", "created_at", "waited", "duration", "error")
+_LS_COLUMNS = ("run_id", "name", "queue", "status", "attempt", "created_at", "waited", "duration")
 
 
 def submit(
@@ -93,7 +94,8 @@ def ls(
         if as_json:
             show_json(rows)
         else:
-            show_table(rows, _LS_COLUMNS, nothing="no runs")
+            last = "waits_for" if status == RunStatus.paused else "error"
+            show_table(rows, (*_LS_COLUMNS, last), nothing="no runs")
 
     run(command)
 
@@ -121,6 +123,7 @@ def show(run_id: RunId, database_url: DatabaseUrl = None, schema: Schema = "pgru
                 {**step, "duration": timedelta(seconds=step["duration"]), "result": _result(step)} for step in steps
             ]
             show_table(shown, ("step", "kind", "name", "duration", "result"), nothing="")
+        show_waiting(row)
 
     run(command)
 

@@ -6,7 +6,7 @@ gets a small pool of its own.
 
 import re
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
@@ -220,15 +220,28 @@ class PostgresDb:
         await connected.verbs.submit_calls(like, run_ids, inputs)
         self._take_in(connected, like.queue)
 
-    async def wait_for(self, run_id: str, timeout: float | None, *, since: float = 0.0) -> Row:
+    async def wait_for(self, run_id: str, timeout: float | None, *, or_paused: bool = False, since: float = 0.0) -> Row:
         """The row of a run once it has ended; it had not yet at `since`, on the clock of `time.monotonic`.
+
+        With `or_paused` also once it waits for a person.
 
         Raises:
             WaitTimeout: It has not ended after `timeout` seconds; the message says what it waits for.
             RunNotFound: There is no such run.
         """
-        rows = await self._wait([run_id], timeout, first=False, since=since)
+        rows = await self._wait([run_id], timeout, first=False, or_paused=or_paused, since=since)
         return rows[run_id]
+
+    async def approve(self, run_id: str, decisions: Iterable[Mapping[str, Any]], *, queue: str) -> None:
+        """Decides on calls that a paused run waits for; see `Verbs.approve`. This process may have to execute it then.
+
+        Raises:
+            UsageError: A decision does not fit, or has been taken otherwise; those before it stand.
+        """
+        connected = await self.connected()
+        for decision in decisions:
+            await connected.verbs.approve(run_id, decision)
+        self._take_in(connected, queue)
 
     async def await_runs(
         self, run_ids: Sequence[str], *, timeout: float | None = None, mode: Literal["all", "any"] = "all"
@@ -271,16 +284,18 @@ class PostgresDb:
         return run_sync(partial(self.aprune, older_than, status=status, queue=queue))
 
     async def _wait(
-        self, run_ids: list[str], timeout: float | None, *, first: bool, since: float = 0.0
+        self, run_ids: list[str], timeout: float | None, *, first: bool, or_paused: bool = False, since: float = 0.0
     ) -> dict[str, Row]:
         check_timeout(timeout)
         connected = await self.connected()
         if not connected.waits:
             self._start_waiting(connected)
         with anyio.move_on_after(timeout):
-            return await connected.waiting.wait(run_ids, first=first, since=since)
+            return await connected.waiting.wait(run_ids, first=first, or_paused=or_paused, since=since)
         # One last look: with timeout=0, or when the end and the time-out coincide, the row decides.
-        rows = await connected.runtime.fetch("look_at_runs", {"run_ids": run_ids})
+        rows = await connected.runtime.fetch(
+            "look_at_runs", {"run_ids": run_ids, "or_paused": run_ids if or_paused else []}
+        )
         if missing := next((str(row["asked"]) for row in rows if row["run_id"] is None), None):
             raise not_found(missing)
         ended = {str(row["asked"]): row for row in rows}
@@ -294,7 +309,9 @@ class PostgresDb:
         run = output_from_row(row, row["output"], None) if row else None
         state = f"is still {row['status']}" if row else "does not exist"
         reason = ""
-        if row and row["held"]:
+        if run and run.is_paused:
+            reason = f": it waits for a person ({', '.join(each.name for each in run.active_requirements)})"
+        elif row and row["held"]:
             reason = f" (held: {row['held']})"
         elif row and row["error"]:
             reason = f"; its last error: {row['error'].get('message')}"

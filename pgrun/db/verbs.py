@@ -280,6 +280,58 @@ class Verbs:
         ((is_held,),) = await self._runtime.fetch_tuples("record_step", {**params, **held})
         return bool(is_held)
 
+    async def begin_step(self, claimed: Claimed, *, number: int, name: str, times: int) -> bool:
+        """Notes that a step begins whose repeat would do harm, and how often by now; False if the claim was stale."""
+        held = {"run_id": claimed.run_id, "fence": claimed.fence}
+        params = {**held, "number": number, "name": name, "times": times}
+        return bool(await self._runtime.fetch_tuples("begin_step", params))
+
+    async def pause(
+        self,
+        claimed: Claimed,
+        requirements: list[dict[str, Any]],
+        *,
+        holds_session: bool,
+        metrics: dict[str, Any] | None,
+        tools: list[dict[str, Any]] | None,
+    ) -> str | None:
+        """Pauses a run until people have decided; returns its status, None if the claim was stale.
+
+        Args:
+            claimed: The run.
+            requirements: All that it has waited for, as `jobs.requirements` has it; those without a decision are open.
+            holds_session: Whether its session waits for it.
+            metrics: What it has used until now.
+            tools: What it has called.
+        """
+        params = {"run_id": claimed.run_id, "fence": claimed.fence, "holds_session": holds_session}
+        facts = {"requirements": _json(requirements), "metrics": _json_or_none(metrics), "tools": _json_or_none(tools)}
+        row = await self._runtime.fetch_one("pause_run", {**params, **facts})
+        return None if row is None else str(row["status"])
+
+    async def approve(self, run_id: str, decision: Mapping[str, Any]) -> str:
+        """Decides on a call that a run waits for, or on all of them; returns the status that the run has now.
+
+        Args:
+            run_id: The run.
+            decision: Parameters of `pgrun.approve` that are not left at their default: call_id, approved, note, result, input,
+                decision_id.
+        """
+        # Sent again after a lost connection it must not decide on what the run waits for by then.
+        decided = {"decision_id": new_run_id()} | {name: value for name, value in decision.items() if value is not None}
+        params = {"run_id": run_id, "decision": _json(decided)}
+        row = await self._runtime.fetch_one("approve_run", params)
+        assert row is not None
+        return str(row["status"])
+
+    async def decisions(self, run_id: str) -> tuple[list[Any], list[tuple[int, int]]]:
+        """What a run has waited for, as JSON data; and the steps that have begun and not ended, with how often."""
+        row = await self._runtime.fetch_one("get_decisions", {"run_id": run_id})
+        if row is None:
+            return [], []
+        begun = row["begun"] or {}
+        return row["requirements"] or [], [(int(step), call["times"]) for step, call in begun.items()]
+
     async def steps(self, run_id: str) -> list[Row]:
         """The journal of a run, in order: step, kind, name, data, duration in seconds."""
         return await self._runtime.fetch("get_steps", {"run_id": run_id})

@@ -1,4 +1,4 @@
-"""Callers that wait for runs to end: one subscription and one query for all of them, however many they are.
+"""Callers that wait for runs to end, or to be paused: one subscription and one query for all of them, however many they are.
 
 A waiter registers first and looks at its run afterwards, so an end in between is not missed; whoever has just submitted it,
 and has been listening since, need not look. Notifications, reconnects and
@@ -37,12 +37,15 @@ class Waiting:
         self._listening_since = math.inf
         self._heard: dict[str, None] = {}  # the runs that were last heard to have ended, the oldest first
 
-    async def wait(self, run_ids: Sequence[str], *, first: bool = False, since: float = 0.0) -> dict[str, Row]:
+    async def wait(
+        self, run_ids: Sequence[str], *, first: bool = False, or_paused: bool = False, since: float = 0.0
+    ) -> dict[str, Row]:
         """Waits until all of these runs have ended, or with `first` one of them; returns the rows of those that have.
 
         Args:
             run_ids: The runs.
             first: Whether one is enough.
+            or_paused: Whether one that is paused counts as one that has ended.
             since: None of them had ended then, on the clock of `time.monotonic`. If we have been listening ever since and
                 heard nothing of them, there is no need to look first.
 
@@ -50,7 +53,7 @@ class Waiting:
             RunNotFound: One of them does not exist.
             DatabaseUnavailable: The database was lost and did not come back in time.
         """
-        waiter = _Waiter(set(run_ids), first)
+        waiter = _Waiter(set(run_ids), first, or_paused)
         for run_id in waiter.open:
             self._waiters.setdefault(run_id, []).append(waiter)
         if self._listening_since >= since or any(run_id in self._heard for run_id in waiter.open):
@@ -118,8 +121,14 @@ class Waiting:
         return interval * random.uniform(0.9, 1.1)
 
     async def _look_at(self, run_ids: list[str]) -> None:
+        # Who comes while the database looks may have made the run go on: that it was paused is old news to them.
+        or_paused = {
+            run_id: some
+            for run_id in run_ids
+            if (some := [each for each in self._waiters.get(run_id, ()) if each.or_paused])
+        }
         try:
-            rows = await self._runtime.fetch("look_at_runs", {"run_ids": run_ids})
+            rows = await self._runtime.fetch("look_at_runs", {"run_ids": run_ids, "or_paused": [*or_paused]})
         except PgrunError as error:
             _log.warning("%s waiting callers get: %s", len(run_ids), error)
             for run_id in run_ids:
@@ -129,7 +138,8 @@ class Waiting:
         for row in rows:
             run_id = str(row["asked"])
             events.emit("woken", run_id=run_id)
-            for waiter in self._waiters.pop(run_id, ()):
+            is_paused = row["status"] == "paused"
+            for waiter in or_paused.get(run_id, ()) if is_paused else self._waiters.pop(run_id, ()):
                 waiter.settle(run_id, row)
 
     def _forget(self, waiter: "_Waiter", run_ids: Sequence[str]) -> None:
@@ -143,8 +153,9 @@ class Waiting:
 class _Waiter:
     """One caller and the runs it waits for."""
 
-    def __init__(self, run_ids: set[str], first: bool) -> None:
+    def __init__(self, run_ids: set[str], first: bool, or_paused: bool) -> None:
         self.open = run_ids
+        self.or_paused = or_paused
         self.rows: dict[str, Row] = {}
         self.error: PgrunError | None = None
         self.ended = anyio.Event()

@@ -1,7 +1,12 @@
-"""How an invalid answer is told: to the person who reads the run's error, and to the model that may repair it."""
+"""How an invalid answer is told: to the person who reads the run's error, and to the model that may repair it.
+
+Arguments of a tool likewise, to whoever gave them.
+"""
 
 from collections.abc import Iterable
 from typing import Any
+
+from pydantic import ValidationError
 
 from pgrun.errors import OutputInvalid
 from pgrun.run._storable import path_text, storable_text
@@ -39,6 +44,13 @@ def complaint(error: OutputInvalid, *, name: str, is_wrapped: bool) -> str:
             f"Answer again, completely and corrected, with {shape} and nothing else.",
         ]
     )
+
+
+def invalid_arguments(error: ValidationError) -> str:
+    """What is wrong with the arguments of a call; not what they were, which whoever gave them knows and a log need not."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_ERRORS]
+    lines = [f"{path_text(each['loc'])}: {each['msg']}" if each["loc"] else each["msg"] for each in found]
+    return f"Invalid arguments: {'; '.join(lines)}"
 
 
 def _line(error: dict[str, Any]) -> str:

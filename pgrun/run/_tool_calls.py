@@ -1,7 +1,8 @@
 """Executes the calls that a model asks for in one turn, side by side, and says what came of each.
 
 Whatever goes wrong in a call becomes its result, because the model can often help itself: it corrects an argument, tries another
-tool, or says that it does not know. Only `ToolFailed` ends the attempt.
+tool, or says that it does not know. Only `ToolFailed` ends the attempt; and a call that has to wait for a person, once the
+others are done.
 """
 
 import logging
@@ -18,19 +19,21 @@ from pydantic_core import from_json, to_json
 
 from pgrun.errors import AttemptError, LeaseLost, ToolFailed
 from pgrun.models.base import Message, ToolCall
-from pgrun.run._storable import canonical_json, find_unstorable, path_text, storable_text
+from pgrun.run._complaint import invalid_arguments
+from pgrun.run._people import Go, Instead, consult
+from pgrun.run._storable import canonical_json, find_unstorable, storable_text
 from pgrun.run._toolset import Toolset
 from pgrun.run.base import RunMetrics, ToolExecution
 from pgrun.run.children import AgentTool, Children, ChildrenOpen
 from pgrun.run.context import RunContext
 from pgrun.run.journal import Journal, Step
+from pgrun.run.requirement import RunPaused, RunRequirement
 
 _log = logging.getLogger("pgrun.run")
 
 _AT_ONCE = 10  # calls of one run that execute side by side
-# An error must not fill the model's context.
-_MAX_COMPLAINTS = 20
-_MAX_CHARACTERS = 1000
+_LAST_WORD = 5.0  # seconds to record a call that has ended, when the attempt is stopped
+_MAX_CHARACTERS = 1000  # an error must not fill the model's context
 
 _LIMIT_REACHED = "Tool call limit reached. Tool call {} not executed. Don't try to execute it again."
 
@@ -58,8 +61,9 @@ class ToolCalls:
         self.journal = journal or Journal()
         self.used_by_children: RunMetrics | None = None
         self._children = children or Children()
-        self._waits = False
+        self._open_children: set[int] = set()
         self._keys: list[str] = []
+        self._waiting: list[RunRequirement] = []
         self._failure: AttemptError | None = None
 
     @property
@@ -78,6 +82,7 @@ class ToolCalls:
 
         Raises:
             ToolFailed: A tool says that the run cannot go on; the other calls are cancelled.
+            RunPaused: Calls have to wait for a person; the others are in the journal.
             LeaseLost: The run belongs to another attempt.
             ChildrenOpen: Some of them are runs of their own, which have not ended yet; all others are in the journal.
         """
@@ -96,7 +101,10 @@ class ToolCalls:
                     group.start_soon(self._execute_soon, place, call, number + place - first, slots, group.cancel_scope)
         if self._failure is not None:
             raise self._failure
-        if self._waits:
+        await self._keep_cancelled(first, number)
+        if self._waiting:
+            raise RunPaused(self._all_requirements())
+        if self._open_children:
             raise ChildrenOpen
         return tuple(map(_result, calls, self.executions[first:]))
 
@@ -106,13 +114,37 @@ class ToolCalls:
         execution = self.executions[place]
         try:
             async with slots:
-                await self._execute(execution, call, replace(self.context, idempotency_key=self._keys[place]))
-            await self.journal.keep(_step(number, execution))
+                await self._execute(execution, call, number, replace(self.context, idempotency_key=self._keys[place]))
+            await self._keep(_step(number, execution))
+        except _Waits as wait:
+            self._waiting.append(wait.requirement)
         except ChildrenOpen:
-            self._waits = True
+            self._open_children.add(number)
         except (ToolFailed, LeaseLost) as error:
             self._failure = self._failure or error
             scope.cancel()
+
+    async def _keep_cancelled(self, first: int, number: int) -> None:
+        """Records calls that ended in a cancellation which nobody asked this attempt for."""
+        waiting = self._open_children | {each.step for each in self._waiting}
+        for step, execution in enumerate(self.executions[first:], number):
+            if execution.result is None and execution.error is None and step not in waiting:
+                execution.error = "CancelledError: the call was cancelled before it had a result"
+                await self._keep(_step(step, execution))
+
+    async def _keep(self, step: Step) -> None:
+        """Records a call that has ended, also when the attempt is stopped just then: or nobody would know that it has."""
+        try:
+            await self.journal.keep(step)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(_LAST_WORD, shield=True):
+                await self.journal.keep(step)
+            raise
+
+    def _all_requirements(self) -> list[RunRequirement]:
+        """What was decided before, and what waits now, in the order in which the model asked for it."""
+        decided = [each for each in self.journal.requirements if not each.is_open]
+        return [*decided, *sorted(self._waiting, key=lambda each: each.step)]
 
     def _is_over_limit(self, place: int) -> bool:
         return self.toolset.call_limit is not None and place >= self.toolset.call_limit
@@ -129,16 +161,16 @@ class ToolCalls:
         taken = {key for key, each in zip(self._keys, self.executions, strict=False) if each.error is None}
         return next(key for number in count(1) if (key := f"{this}/{number}") not in taken)
 
-    async def _execute(self, execution: ToolExecution, call: ToolCall, context: RunContext) -> None:
+    async def _execute(self, execution: ToolExecution, call: ToolCall, number: int, context: RunContext) -> None:
         began = time.monotonic()
         try:
-            execution.result = await self._call(call, context)
+            execution.result = await self._call(execution, call, number, context)
+        except (_Waits, ChildrenOpen, LeaseLost):
+            raise
         except _NoResult as error:
             execution.error = _shortened(str(error))
         except ToolFailed as error:
             execution.error = _told(error)
-            raise
-        except ChildrenOpen:
             raise
         except (Exception, SystemExit) as error:
             _log.warning("tool %s of run %s raised", call.name, context.run_id, exc_info=error)
@@ -146,17 +178,27 @@ class ToolCalls:
         finally:
             execution.duration = time.monotonic() - began
 
-    async def _call(self, call: ToolCall, context: RunContext) -> str:
+    async def _call(self, execution: ToolExecution, call: ToolCall, number: int, context: RunContext) -> str:
         tool = self.toolset.find(call.name)
         if tool is None:
-            raise _NotACall(f"There is no tool {call.name}; there are: {self.toolset.names}")
+            raise _NoResult(f"There is no tool {call.name}; there are: {self.toolset.names}")
         try:
             kwargs = tool.load(call.arguments, context)
         except ValidationError as error:
-            raise _NotACall(_complaint(error)) from None
-        if isinstance(tool, AgentTool):
-            return await self._ask(tool, kwargs["request"], context.idempotency_key)
-        value = await tool.execute(kwargs)
+            raise _NoResult(invalid_arguments(error)) from None
+        match consult(tool, execution, self.journal, number):
+            case RunRequirement() as requirement:
+                raise _Waits(requirement)
+            case Instead(error=str(reason)):
+                raise _NoResult(reason)
+            case Instead(result):
+                return result or ""
+            case Go() if isinstance(tool, AgentTool):
+                return await self._ask(tool, kwargs["request"], context.idempotency_key)
+            case Go(given):
+                if tool.repeat == "unsafe":
+                    await self.journal.start(number, tool.name)
+                value = await tool.execute({**kwargs, **given})
         return storable_text(value if isinstance(value, str) else to_json(value, fallback=str).decode())
 
     async def _ask(self, tool: AgentTool, request: str, key: str) -> str:
@@ -170,11 +212,15 @@ class ToolCalls:
 
 
 class _NoResult(Exception):
-    """A call without a result, and the model is told why."""
+    """A call that was not made, or came to nothing; the model is told why."""
 
 
-class _NotACall(_NoResult):
-    """Nothing was called, and the model is told why."""
+class _Waits(Exception):
+    """Nothing was called yet, because a person has to decide."""
+
+    def __init__(self, requirement: RunRequirement) -> None:
+        super().__init__(requirement.name)
+        self.requirement = requirement
 
 
 def _begun(call: ToolCall) -> ToolExecution:
@@ -193,16 +239,7 @@ def _step(number: int, execution: ToolExecution) -> Step:
 
 
 def _result(call: ToolCall, execution: ToolExecution) -> Message:
-    if execution.result is None and execution.error is None:
-        execution.error = "CancelledError: the call was cancelled before it had a result"
     return Message("tool", execution.result or execution.error or "", call_id=call.call_id)
-
-
-def _complaint(error: ValidationError) -> str:
-    """What is wrong with the arguments; not what they were, which the model knows and a log need not."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)[:_MAX_COMPLAINTS]
-    lines = [f"{path_text(each['loc'])}: {each['msg']}" if each["loc"] else each["msg"] for each in found]
-    return f"Invalid arguments: {'; '.join(lines)}"
 
 
 def _told(error: BaseException) -> str:

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from pgrun import errors
 from pgrun._sync import run_sync
 from pgrun.errors import AttemptError, RunCancelled, RunFailed, UsageError
+from pgrun.run.requirement import RunRequirement
 
 T = TypeVar("T")
 
@@ -20,8 +21,9 @@ class RunStatus(StrEnum):
     ============  ==================================  =========================================
     status        comes in by                         goes on by
     ============  ==================================  =========================================
-    pending       submit, retry, release, rescue      claim, cancel
-    running       claim                               finish, retry, release, rescue, cancel
+    pending       submit, retry, release, rescue,     claim, cancel
+                  resume
+    running       claim                               finish, retry, release, rescue, pause, cancel
     paused        pause                               resume, cancel
     completed     finish with a valid output          (final)
     error         finish, rescue without attempts     retry by a person
@@ -80,7 +82,7 @@ class RunMetrics(BaseModel):
 class ToolExecution(BaseModel):
     """A call of a tool that the model asked for, and what came of it.
 
-    One that was under way when the run was cancelled has neither result nor error.
+    One that was under way when the run was cancelled, or that waits for a person, has neither result nor error.
     """
 
     call_id: str
@@ -137,6 +139,8 @@ class RunOutput(BaseModel, Generic[T]):
     metrics: RunMetrics = Field(default_factory=RunMetrics)
     tools: list[ToolExecution] = Field(default_factory=list)
     """What it called, in the order in which the model asked for it."""
+    requirements: list[RunRequirement] = Field(default_factory=list)
+    """What it has waited for a person for, and waits for while it is paused; see `active_requirements`."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
     created_at: datetime | None = None
     started_at: datetime | None = None
@@ -146,8 +150,18 @@ class RunOutput(BaseModel, Generic[T]):
 
     _handle: RunHandle | None = PrivateAttr(default=None)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether it waits for a person."""
+        return self.status is RunStatus.paused
+
+    @property
+    def active_requirements(self) -> list[RunRequirement]:
+        """What it waits for: decide on each, then ``agent.acontinue_run(run)``. Empty unless it is paused."""
+        return [each for each in self.requirements if not each.is_stored] if self.is_paused else []
+
     async def aresult(self, timeout: float | None = None) -> T:
-        """Waits for the end of the run without polling and returns its typed content.
+        """Waits for the end of the run without polling and returns its typed content; also while it waits for a person.
 
         Args:
             timeout: Seconds to wait at most; None waits as long as it takes. Cancelling the wait does not cancel the run.
@@ -212,6 +226,7 @@ def output_from_row(row: Mapping[str, Any], content: Any, handle: RunHandle | No
         attempt=row["attempt"],
         metrics=RunMetrics.model_validate(row["metrics"]),
         tools=row["tools"] or [],
+        requirements=row["requirements"] or [],
         created_at=row["created_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],

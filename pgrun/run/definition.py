@@ -19,7 +19,12 @@ _ALIASES = {"developer": "system"}
 
 @dataclass(frozen=True)
 class AgentDefinition:
-    """Model, prompts, retry policy and tools of an agent; `history_runs` is how many runs of its session it is shown."""
+    """Model, prompts, retry policy and tools of an agent.
+
+    Attributes:
+        history_runs: How many runs of its session it is shown.
+        holds_session: Whether its session waits while a run is paused, which only runs with tools ever are.
+    """
 
     model: Model
     description: str | None = None
@@ -27,6 +32,7 @@ class AgentDefinition:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     tools: Toolset = field(default_factory=Toolset)
     history_runs: int = 0
+    holds_session: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.description, str | None):

@@ -6,15 +6,25 @@ from typing import Any
 
 import anyio
 
-from pgrun.errors import AttemptError, ModelUnavailable
+from pgrun.errors import AttemptError, ModelUnavailable, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._tool_calls import ToolCalls
+from pgrun.run._toolset import Toolset
 from pgrun.run.base import RunFailure, RunMetrics, RunOutput, RunStatus, result_of
 from pgrun.run.context import RunContext
 from pgrun.run.definition import AgentDefinition
 from pgrun.run.loop import Turns
 from pgrun.run.options import Choices
 from pgrun.run.output import OutputSchema
+
+
+def check_nobody_is_waited_for(name: str, toolset: Toolset) -> None:
+    """Raises `UsageError` if a tool has to wait for a person: a run that nobody stores could not."""
+    if waiting := [each.name for each in toolset.tools if each.waits_for]:
+        raise UsageError(
+            f'Agent "{name}" has no db, where a run is kept while it waits for a person, as {", ".join(waiting)} does; '
+            'give it one, for example PostgresDb("embedded:")'
+        )
 
 
 async def execute_here(

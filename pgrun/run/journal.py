@@ -4,10 +4,12 @@ A step is recorded when it is done, and never changed. Steps are numbered in the
 from recorded answers is the same in every attempt, and so are the numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
+
+from pgrun.run.requirement import RunRequirement
 
 Kind = Literal["model_call", "tool_call"]
 
@@ -36,10 +38,19 @@ class Journal:
 
     Args:
         recorded: The steps of earlier attempts, by number.
+        requirements: What the run has waited for a person for.
+        begun: Steps that have begun and may have happened, by number: how often.
     """
 
-    def __init__(self, recorded: Mapping[int, Step] = MappingProxyType({})) -> None:
+    def __init__(
+        self,
+        recorded: Mapping[int, Step] = MappingProxyType({}),
+        requirements: Sequence[RunRequirement] = (),
+        begun: Mapping[int, int] = MappingProxyType({}),
+    ) -> None:
+        self.requirements = requirements
         self._recorded = recorded
+        self._begun = begun
         self._last = 0
 
     def begin(self, count: int = 1) -> int:
@@ -52,6 +63,21 @@ class Journal:
         """The data of a step that an earlier attempt has recorded, or None."""
         step = self._recorded.get(number)
         return step.data if step and step.kind == kind else None
+
+    def begun(self, number: int) -> int:
+        """How often a step has begun in earlier attempts whose end nobody knows."""
+        return self._begun.get(number, 0)
+
+    def asked(self, number: int) -> Sequence[RunRequirement]:
+        """What a step has waited for until now, the latest last."""
+        return [each for each in self.requirements if each.step == number]
+
+    async def start(self, number: int, name: str) -> None:
+        """Notes that a call begins whose repeat would do harm; returns when that cannot be lost any more.
+
+        Raises:
+            LeaseLost: The run belongs to another attempt.
+        """
 
     async def keep(self, step: Step) -> None:
         """Records a step; returns when that cannot be lost any more.

@@ -3,7 +3,7 @@
 import inspect
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial, update_wrapper
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
 
@@ -15,6 +15,7 @@ from pgrun.models.base import ToolSpec
 from pgrun.run._docstring import read_docstring
 from pgrun.run._tool_schema import Signature
 from pgrun.run.context import RunContext
+from pgrun.run.requirement import RequirementKind
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -36,11 +37,21 @@ class Tool(Generic[P, R]):
             the parameters (Google, numpy or Sphinx style).
         repeat: What happens if it is called again because nobody knows whether the first call came to its end: nothing else
             than at the first (`pure`), nothing as long as `RunContext.idempotency_key` is the same (`idempotent`), or harm
-            (`unsafe`). That is the default, because to be wrong costs a question then, and a second payment otherwise.
+            (`unsafe`): it is not repeated, but the run is paused until a person has decided. That is the default, because to be
+            wrong costs a question then, and a second payment otherwise. To know, each call costs a statement before it begins.
         timeout: Seconds after which the model is told that there is no result. An async function is cancelled; a thread cannot
             be, and goes on unheeded. Default: as long as it takes.
         strict: Whether the provider is to enforce the types of the arguments. Default: if it can, that is without ``dict`` and
             ``Any``.
+        requires_confirmation: Each call waits until a person has approved it: the run is paused meanwhile, which needs a
+            database. At most one of this and the next two.
+        requires_user_input: Each call waits until a person has filled in `user_input_fields`.
+        user_input_fields: Names of the parameters that the person gives; the model does not know of them. Default: all.
+        external_execution: The function is never called; each call waits until somebody says what it returned.
+
+    Attributes:
+        waits_for: What each call waits for: `confirmation`, `user_input` or `external`; None for nothing.
+        fields: What a person fills in.
 
     Raises:
         UsageError: An argument cannot be; for a parameter that cannot be described it names the parameter.
@@ -55,14 +66,32 @@ class Tool(Generic[P, R]):
         repeat: Repeat = "unsafe",
         timeout: float | None = None,
         strict: bool | None = None,
+        requires_confirmation: bool = False,
+        requires_user_input: bool = False,
+        user_input_fields: Sequence[str] | None = None,
+        external_execution: bool = False,
     ) -> None:
         self.name = _checked_name(function, name)
+        self.waits_for = _checked_wait(
+            self.name,
+            confirmation=requires_confirmation,
+            user_input=requires_user_input,
+            external=external_execution,
+        )
         self.repeat = _checked_repeat(self.name, repeat)
         self.timeout = _checked_timeout(self.name, timeout)
         self.function = function
         documented = read_docstring(inspect.getdoc(function))
         what = f'tool "{self.name}"'
-        self._signature = Signature(function, what, name=self.name, descriptions=documented.parameters, strict=strict)
+        self._signature = Signature(
+            function,
+            what,
+            name=self.name,
+            descriptions=documented.parameters,
+            strict=strict,
+            by_person=_checked_fields(self, user_input_fields),
+        )
+        self.fields = self._signature.fields
         self.spec = ToolSpec(
             self.name,
             documented.text if description is None else description,
@@ -85,6 +114,14 @@ class Tool(Generic[P, R]):
             ValidationError: They do not fit.
         """
         return self._signature.load(arguments, context)
+
+    def load_input(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The keyword arguments that a person gave for `fields`, from JSON data.
+
+        Raises:
+            ValidationError: They do not fit.
+        """
+        return self._signature.load_input(values)
 
     async def execute(self, kwargs: dict[str, Any]) -> Any:
         """Calls the function and returns its result; the agent loop does that.
@@ -123,6 +160,10 @@ def tool(
     repeat: Repeat = "unsafe",
     timeout: float | None = None,
     strict: bool | None = None,
+    requires_confirmation: bool = False,
+    requires_user_input: bool = False,
+    user_input_fields: Sequence[str] | None = None,
+    external_execution: bool = False,
 ) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Makes a tool of a function, as ``@tool`` or ``@tool(name=…)``; see `Tool` for the options."""
@@ -164,3 +205,26 @@ def _checked_timeout(name: str, timeout: float | None) -> float | None:
     if timeout is not None and (not isinstance(timeout, int | float) or not 0 < timeout < math.inf):
         raise UsageError(f'tool "{name}": timeout={timeout!r}: seconds, more than 0')
     return timeout
+
+
+def _checked_wait(name: str, *, confirmation: bool, user_input: bool, external: bool) -> RequirementKind | None:
+    if confirmation + user_input + external > 1:
+        raise UsageError(
+            f'tool "{name}": at most one of requires_confirmation, requires_user_input and external_execution'
+        )
+    if confirmation:
+        return "confirmation"
+    if user_input:
+        return "user_input"
+    return "external" if external else None
+
+
+def _checked_fields(tool: Tool[..., Any], names: Sequence[str] | None) -> Sequence[str] | None:
+    """The parameters that a person gives; None for all of them."""
+    if tool.waits_for == "user_input" and not isinstance(names, str):
+        return names or None
+    if names is not None:
+        raise UsageError(
+            f'tool "{tool.name}": user_input_fields is a list of names, and needs requires_user_input=True'
+        )
+    return ()

@@ -30,6 +30,7 @@ from pgrun.run.definition import AgentDefinition
 from pgrun.run.journal import Journal
 from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
+from pgrun.run.requirement import RunPaused
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
 from pgrun.worker.children import StoredChildren, Submit
@@ -64,7 +65,17 @@ class Park:
     metrics: dict[str, Any] | None
 
 
-Decision = Ending | Retry | Release | Park
+@dataclass(frozen=True)
+class Pause:
+    """Let it wait, without a worker, until people have decided; the attempt is not used up."""
+
+    requirements: list[dict[str, Any]]
+    holds_session: bool
+    metrics: dict[str, Any] | None
+    tools: list[dict[str, Any]] | None
+
+
+Decision = Ending | Retry | Release | Park | Pause
 
 
 class Attempt:
@@ -108,6 +119,9 @@ class Attempt:
             return Park(self.metrics)
         except QuotaExceeded as error:
             return Release(self._settings.quota_delay, _error(claimed, error), self.metrics)
+        except RunPaused as pause:
+            asked = [each.to_json() for each in pause.requirements]
+            return Pause(asked, _holds_session(self._work), self.metrics, self.tools)
         except asyncio.CancelledError as error:
             if _is_stopped():
                 raise
@@ -188,6 +202,7 @@ class _AgentWork:
         children: Children,
     ) -> None:
         self.policy = definition.retry
+        self.holds_session = definition.holds_session
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
         calls = ToolCalls(definition.tools, _context(claimed), journal, children)
         self.turns = Turns(
@@ -200,6 +215,10 @@ class _AgentWork:
 
     async def execute(self) -> tuple[Any, str]:
         return await self.turns.take(), self.turns.output.name if self.turns.output else "str"
+
+
+def _holds_session(work: "_AgentWork | _TaskWork | None") -> bool:
+    return not isinstance(work, _AgentWork) or work.holds_session
 
 
 def _context(claimed: Claimed) -> RunContext:

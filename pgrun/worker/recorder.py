@@ -13,7 +13,7 @@ from pgrun import events
 from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.errors import DatabaseError
 from pgrun.run._storable import storable_text
-from pgrun.worker.attempt import Park, Release, Retry, unforeseen
+from pgrun.worker.attempt import Park, Pause, Release, Retry, unforeseen
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -43,8 +43,8 @@ class Recorder:
         self._pending.append(ending)
         self._arrived.set()
 
-    async def put_off(self, claimed: Claimed, decision: Retry | Release | Park) -> None:
-        """Makes a run due again, now or later; returns when that is written."""
+    async def put_off(self, claimed: Claimed, decision: Retry | Release | Park | Pause) -> None:
+        """Makes a run due again, or lets it wait; returns when that is written."""
         while True:
             try:
                 await self._put_off(claimed, decision)
@@ -130,7 +130,7 @@ class Recorder:
         self._on_written([claimed])
         return True
 
-    async def _put_off(self, claimed: Claimed, decision: Retry | Release | Park) -> None:
+    async def _put_off(self, claimed: Claimed, decision: Retry | Release | Park | Pause) -> None:
         match decision:
             case Retry(delay, error, metrics):
                 status = await self._verbs.retry(claimed, delay=delay, error=error, metrics=metrics)
@@ -143,6 +143,11 @@ class Recorder:
                 _tell(claimed, "released", counts=bool(released))
             case Park(metrics):
                 _tell(claimed, "parked", counts=await self._verbs.park(claimed, metrics=metrics))
+            case Pause(requirements, holds_session, metrics, tools):
+                status = await self._verbs.pause(
+                    claimed, requirements, holds_session=holds_session, metrics=metrics, tools=tools
+                )
+                _tell(claimed, "paused", counts=status is not None)
 
 
 def _tell(claimed: Claimed, verb: str, *, counts: bool) -> None:

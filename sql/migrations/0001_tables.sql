@@ -44,7 +44,7 @@ create table pgrun.jobs (
     queue               text not null default 'default' check (queue <> ''),
     status              text not null default 'pending'
                         check (status in ('pending', 'running', 'paused', 'completed', 'error', 'cancelled')),
-    held                text check (held in ('session', 'children')),
+    held                text check (held in ('session', 'children', 'person')),
     priority            smallint not null default 0,
     due_at              timestamptz not null default now(),
     attempt             smallint not null default 0 check (attempt >= 0),
@@ -63,12 +63,15 @@ create table pgrun.jobs (
     error               jsonb,
     metrics             jsonb not null default '{}',
     tools               jsonb,
+    requirements        jsonb,
+    begun               jsonb,
     metadata            jsonb not null default '{}',
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
     started_at          timestamptz,
+    paused_at           timestamptz,
     finished_at         timestamptz,
-    constraint held_is_pending check (held is null or status = 'pending'),
+    constraint held_is_open check (held is null or status = case held when 'person' then 'paused' else 'pending' end),
     constraint finished_is_final check ((finished_at is not null) = (status in ('completed', 'error', 'cancelled')))
 );
 comment on table  pgrun.jobs is 'One row per run: a request to an agent or a task, who works on it, and its answer.';
@@ -77,7 +80,7 @@ comment on column pgrun.jobs.kind is 'What is executed: agent or task. Filled in
 comment on column pgrun.jobs.name is 'Name of the agent or task.';
 comment on column pgrun.jobs.queue is 'The queue by which workers choose runs.';
 comment on column pgrun.jobs.status is 'pending, running or paused while it is open; completed, error or cancelled when it has ended.';
-comment on column pgrun.jobs.held is 'Why a pending run may not start yet: session = an earlier run of its session is still open; children = it goes on when the runs that it started have ended. Null: nothing holds it.';
+comment on column pgrun.jobs.held is 'Why it does not go on: session = it is pending, and another run of its session is open; children = it is pending, and the runs that it has started are open; person = it is paused, and lets the other runs of its session go on meanwhile. Null: nothing holds it.';
 comment on column pgrun.jobs.priority is 'Smaller runs first; 0 is the usual.';
 comment on column pgrun.jobs.due_at is 'Not before this moment. A retry moves it into the future.';
 comment on column pgrun.jobs.attempt is 'Attempts used so far, the current one included. Giving a run back at shutdown returns the attempt.';
@@ -96,10 +99,13 @@ comment on column pgrun.jobs.content_type is 'Name of the type of the output, st
 comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds). Null once completed.';
 comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
+comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_at, decision_id. Null: nothing.';
+comment on column pgrun.jobs.begun is 'Calls of unsafe tools that have begun and whose end is not recorded, by the step they are: name, times (how often), at. Of a run that nobody executes: they may have happened.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
 comment on column pgrun.jobs.started_at is 'The latest attempt began.';
+comment on column pgrun.jobs.paused_at is 'It waits for a person since then, or did until it was cancelled. Null: it does not.';
 comment on column pgrun.jobs.finished_at is 'It ended. Null exactly while the run is open.';
 
 -- Claim: due runs of one queue in the order they are taken.

@@ -42,7 +42,8 @@ begin
         on conflict (session_id) do update set last_seq = s.last_seq + 1, updated_at = now()
         returning last_seq into new.session_seq;
     if new.status = 'pending'
-       and exists (select from pgrun.jobs j where j.session_id = new.session_id and j.finished_at is null) then
+       and exists (select from pgrun.jobs j
+                    where j.session_id = new.session_id and j.finished_at is null and j.held is distinct from 'person') then
         new.held := 'session';
     end if;
     return new;
@@ -69,7 +70,7 @@ begin
                       where j.session_id = session and j.finished_at is null and j.held = 'session'
                       order by j.session_seq limit 1 for update)
        and not exists (select from pgrun.jobs j
-                        where j.session_id = session and j.finished_at is null and j.held is distinct from 'session')
+                        where j.session_id = session and j.finished_at is null and (j.held is null or j.held = 'children'))
     returning run_id, queue, due_at <= now() into opened, in_queue, is_due;
     if opened is not null then
         perform pg_notify(case when is_due then 'pgrun_wake' else 'pgrun_soon' end, in_queue);
@@ -85,14 +86,15 @@ begin
     perform pgrun._open_session(old.session_id);
     return null;
 end $$;
-comment on function pgrun._leave_session() is 'Trigger: when the open run of a session ends or disappears, the next one may start.';
+comment on function pgrun._leave_session() is 'Trigger: when the open run of a session ends, disappears or steps aside while it is paused, the next one may start.';
 
 create trigger jobs_ended after update on pgrun.jobs
-    for each row when (old.finished_at is null and old.held is distinct from 'session' and new.finished_at is not null and old.session_id is not null)
+    for each row when (old.finished_at is null and (old.held is null or old.held = 'children') and old.session_id is not null
+                       and (new.finished_at is not null or new.held = 'person'))
     execute function pgrun._leave_session();
 
 create trigger jobs_deleted after delete on pgrun.jobs
-    for each row when (old.finished_at is null and old.held is distinct from 'session' and old.session_id is not null)
+    for each row when (old.finished_at is null and (old.held is null or old.held = 'children') and old.session_id is not null)
     execute function pgrun._leave_session();
 
 -- A run that has started others gives its slot back until the last of them has ended. It is parked in two steps, its row first.

@@ -86,7 +86,9 @@ begin
         raise exception 'no run % exists', retry.run_id using errcode = 'PGR01';
     elsif job.status not in ('pending', 'error', 'cancelled') then
         raise exception 'run % is %: only pending, error and cancelled runs can be retried', retry.run_id, job.status
-            using errcode = 'PGR02';
+            using errcode = 'PGR02', hint = case job.status when 'paused' then 'It waits for a person: pgrun.approve(run_id).'
+                                                            when 'running' then 'To stop it: pgrun.cancel(run_id).'
+                                                            else 'To ask again, submit it again: pgrun.submit(name, input).' end;
     end if;
     if job.status <> 'pending' then  -- it ended, and is to begin anew
         delete from pgrun.steps s where s.run_id = retry.run_id;
@@ -96,9 +98,12 @@ begin
     update pgrun.jobs j
        set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, worker_id = null,
            attempt = case when job.status = 'pending' then j.attempt else 0 end,
+           paused_at = null,
+           requirements = case when job.status = 'pending' then j.requirements end,
+           begun = case when job.status = 'pending' then j.begun end,
            held = case when exists (select from pgrun.jobs o
                                      where o.session_id = job.session_id and o.finished_at is null and o.run_id <> job.run_id
-                                       and (o.held is distinct from 'session' or o.session_seq < job.session_seq))
+                                       and (o.held is null or o.held = 'children' or o.held = 'session' and o.session_seq < job.session_seq))
                        then 'session' end
      where j.run_id = retry.run_id
     returning * into job;
@@ -109,6 +114,114 @@ begin
 end $$;
 comment on function pgrun.retry(uuid) is
     'Makes a failed or cancelled run due again with all its attempts, and with it those that it had started; a pending one that waits for its next attempt becomes due now. Fails for runs that run or have completed.';
+
+-- The decisions of a person on the calls that a paused run waits for.
+
+-- Whether a call can be decided on so; raises with what to do instead if it cannot.
+create function pgrun._check_decision(requirement jsonb, approved boolean, result text, input jsonb) returns void
+    language plpgsql immutable as $$
+declare
+    what    text := format('call %s of %s (%s)', requirement ->> 'call_id', requirement ->> 'name', requirement ->> 'kind');
+    kind    text := requirement ->> 'kind';
+    known   text[];
+    needed  text[];
+    problem text;
+begin
+    select coalesce(array_agg(f ->> 'name'), '{}'),
+           coalesce(array_agg(f ->> 'name') filter (where coalesce((f ->> 'required')::boolean, true)), '{}')
+      into known, needed
+      from jsonb_array_elements(requirement -> 'fields') as fields (f);
+    problem := case
+        when not approved and (result is not null or input is not null) then 'is rejected, so it takes no result and no input'
+        when kind = 'external' and approved and result is null then 'is executed elsewhere: say what it returned, with result'
+        when kind not in ('external', 'repeat') and result is not null then 'is called by pgrun, so it takes no result'
+        when kind <> 'user_input' and input is not null then 'takes no input'
+        when kind = 'user_input' and approved and jsonb_typeof(coalesce(input, '{}')) <> 'object' then 'takes an object as input'
+    end;
+    if problem is null and kind = 'user_input' and approved
+       and not (coalesce(input, '{}') ?& needed
+                and known @> array(select jsonb_object_keys(coalesce(input, '{}')))) then
+        problem := format('waits for an input with %s', array_to_string(known, ', '));
+    end if;
+    if problem is not null then
+        raise exception '% %', what, problem using errcode = 'PGR02';
+    end if;
+end $$;
+comment on function pgrun._check_decision(jsonb, boolean, text, jsonb) is 'Raises unless a call that waits for a person can be decided on so.';
+
+create function pgrun.approve(
+    run_id      uuid,
+    call_id     text    default null,
+    approved    boolean default true,
+    note        text    default null,
+    result      text    default null,
+    input       jsonb   default null,
+    decision_id uuid    default null
+) returns text language plpgsql as $$
+declare
+    job      pgrun.jobs;
+    chosen   bigint[];
+    decided  boolean;
+    decision jsonb;
+begin
+    -- Whoever decides at the same time, or pauses or cancels the run, goes before or after.
+    select * into job from pgrun.jobs j where j.run_id = approve.run_id for update;
+    if not found then
+        raise exception 'no run % exists', approve.run_id using errcode = 'PGR01';
+    end if;
+    if approve.decision_id is not null
+       and exists (select from jsonb_array_elements(job.requirements) r where r ->> 'decision_id' = approve.decision_id::text) then
+        return job.status;
+    end if;
+    select array_agg(n) filter (where job.status = 'paused' and not r ? 'approved'),
+           (array_agg((r ->> 'approved')::boolean order by n desc) filter (where r ? 'approved'))[1]
+      into chosen, decided
+      from jsonb_array_elements(job.requirements) with ordinality as a (r, n)
+     where approve.call_id is null or r ->> 'call_id' = approve.call_id;
+    if chosen is null then
+        if decided = approve.approved then  -- said again
+            return job.status;
+        end if;
+        raise exception 'run % is %: %', approve.run_id, job.status,
+                case when decided is not null then format('this was %s already', case when decided then 'approved' else 'rejected' end)
+                     when job.status = 'paused' then format('it does not wait for call "%s"', approve.call_id)
+                     else 'it waits for nobody' end
+            using errcode = 'PGR02',
+            hint = coalesce((select 'It waits for: ' || string_agg(format('%s (%s of %s)', r ->> 'call_id', r ->> 'kind', r ->> 'name'), ', ') || '.'
+                               from jsonb_array_elements(job.requirements) r
+                              where job.status = 'paused' and not r ? 'approved'),
+                            'Those that wait: select run_id, waits_for from pgrun.runs where status = ''paused'';');
+    elsif cardinality(chosen) > 1 and (approve.result is not null or approve.input is not null) then
+        raise exception 'run % waits for % calls: say which of them has this %', approve.run_id, cardinality(chosen),
+                case when approve.result is not null then 'result' else 'input' end
+            using errcode = 'PGR02';
+    end if;
+    perform pgrun._check_decision(job.requirements -> (n - 1)::int, approve.approved, approve.result, approve.input)
+       from unnest(chosen) n;
+    decision := jsonb_strip_nulls(jsonb_build_object('approved', approve.approved, 'note', approve.note, 'result', approve.result,
+                                                     'decided_at', now(), 'decision_id', approve.decision_id))
+                || case when approve.input is null then '{}' else jsonb_build_object('input', approve.input) end;
+    update pgrun.jobs j
+       set requirements = (select jsonb_agg(case when n = any (chosen) then r || decision else r end order by n)
+                             from jsonb_array_elements(j.requirements) with ordinality as a (r, n))
+     where j.run_id = approve.run_id;
+    if exists (select from jsonb_array_elements(job.requirements) with ordinality as a (r, n)
+                where not r ? 'approved' and n <> all (chosen)) then
+        return 'paused';
+    end if;
+    -- One that had stepped aside takes its place in the session again, before all that came later but behind the one that is open.
+    update pgrun.jobs j
+       set status = 'pending', due_at = now(), paused_at = null, held = case j.held when 'person' then 'session' end
+     where j.run_id = approve.run_id;
+    if job.held is null then
+        perform pg_notify('pgrun_wake', job.queue);
+    else
+        perform pgrun._open_session(job.session_id);
+    end if;
+    return 'pending';
+end $$;
+comment on function pgrun.approve(uuid, text, boolean, text, text, jsonb, uuid) is
+    'Decides on a call that a paused run waits for, null call_id: on all that it waits for. approved => false rejects; result is what a call returned that was executed elsewhere, input an object with the values of its fields. When nothing is open any more the run goes on. Returns its status; saying the same again changes nothing.';
 
 -- For a person or cron, who say how many one transaction may delete; the library goes batch by batch, see prune_runs.sql.
 create function pgrun.prune(

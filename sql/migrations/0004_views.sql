@@ -5,15 +5,18 @@ select run_id, kind, name, queue, status, session_id, priority, attempt, max_att
        created_at, due_at, started_at, finished_at,
        case when status = 'pending' then greatest(now() - due_at, interval '0')
             else greatest(started_at - due_at, interval '0') end as waited,
-       case when status <> 'pending' then coalesce(finished_at, now()) - started_at end as duration,
+       case when status <> 'pending' then coalesce(least(finished_at, paused_at), now()) - started_at end as duration,
        error ->> 'message' as error,
-       held
+       held,
+       case when status = 'paused'
+            then (select string_agg(format('%s of %s', r ->> 'kind', r ->> 'name'), ', ')
+                    from jsonb_array_elements(requirements) r where not r ? 'approved') end as waits_for
   from pgrun.jobs;
 comment on view pgrun.runs is 'One line per run. Input, output and definition are wide and stay in jobs.';
 comment on column pgrun.runs.waited is 'How long the run has waited for a worker, or had waited when its latest attempt began, since it was due.';
 comment on column pgrun.runs.duration is 'How long the latest attempt took, or takes so far; null while the next one is waited for.';
 comment on column pgrun.runs.error is 'Message of the last failure.';
-comment on column pgrun.runs.held is 'Why a pending run may not start yet.';
+comment on column pgrun.runs.waits_for is 'What a paused run waits for a person for; pgrun.approve(run_id) says yes to all of it.';
 
 create view pgrun.queue_stats as
 select q.queue,
@@ -25,17 +28,19 @@ select q.queue,
        coalesce(ended.last_minute, 0) as finished_last_minute,
        coalesce(ended.last_hour, 0) as finished_last_hour,
        ended.error_rate,
-       q.paused_at is not null and (q.resume_at is null or q.resume_at > now()) as paused
+       q.paused_at is not null and (q.resume_at is null or q.resume_at > now()) as paused,
+       coalesce(open.waiting_for_people, 0) as waiting_for_people
   from (select queue, paused_at, resume_at from pgrun.queues
         union all
         select distinct j.queue, null::timestamptz, null::timestamptz from pgrun.jobs j
          where j.finished_at is null and not exists (select from pgrun.queues k where k.queue = j.queue)) q
   left join (select queue,
                     count(*) filter (where status = 'pending' and held is null and due_at <= now()) as depth,
-                    count(*) filter (where held is not null) as held,
+                    count(*) filter (where status = 'pending' and held is not null) as held,
                     count(*) filter (where status = 'pending' and held is null and due_at > now()) as scheduled,
                     now() - min(due_at) filter (where status = 'pending' and held is null and due_at <= now()) as oldest_due_age,
-                    count(*) filter (where status = 'running') as running
+                    count(*) filter (where status = 'running') as running,
+                    count(*) filter (where status = 'paused') as waiting_for_people
                from pgrun.jobs where finished_at is null group by queue) open on open.queue = q.queue
   left join (select queue,
                     count(*) filter (where finished_at > now() - interval '1 minute') as last_minute,
@@ -52,6 +57,7 @@ comment on column pgrun.queue_stats.finished_last_minute is 'Runs that ended in 
 comment on column pgrun.queue_stats.finished_last_hour is 'Runs that ended in the last hour, however.';
 comment on column pgrun.queue_stats.error_rate is 'Share of the last hour''s runs that ended in error, 0 to 1; null without runs.';
 comment on column pgrun.queue_stats.paused is 'Workers claim nothing from it at present.';
+comment on column pgrun.queue_stats.waiting_for_people is 'Paused runs: each waits for the decision of a person.';
 
 create view pgrun.worker_status as
 select w.worker_id, w.mode, w.host, w.pid, w.version, w.queues, w.concurrency,

@@ -5,7 +5,7 @@ select pgrun._open_session(s.session_id)
   from (select distinct j.session_id from pgrun.jobs j
          where j.held = 'session' and j.finished_at is null and j.session_id is not null
            and not exists (select from pgrun.jobs o
-                            where o.session_id = j.session_id and o.finished_at is null and o.held is distinct from 'session')
+                            where o.session_id = j.session_id and o.finished_at is null and (o.held is null or o.held = 'children'))
          limit 100) s
 union all
 select null

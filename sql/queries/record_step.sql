@@ -4,7 +4,9 @@
 -- Fenced by the update, whose lock on the run's row makes a claim by another worker wait: whatever that worker then reads of the
 -- journal is complete.
 with held as (
-    update pgrun.jobs j set metrics = coalesce(nullif(:'metrics', '')::jsonb, j.metrics)
+    update pgrun.jobs j
+       set metrics = coalesce(nullif(:'metrics', '')::jsonb, j.metrics),
+           begun = j.begun - :'number'::text  -- see begin_step.sql
      where j.run_id = :'run_id'::uuid and j.fence = :'fence'::bigint and j.status = 'running'
     returning j.run_id, j.attempt),
 recorded as (

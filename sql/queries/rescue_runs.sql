@@ -1,5 +1,6 @@
 -- Takes runs away from workers whose lease has run out. The attempt stays used, because the run may be what killed the
--- worker: with attempts left it is due at once, without it ends in error; a requested cancel is carried out.
+-- worker: with attempts left it is due at once, without it ends in error, unless it died in a call whose repeat would do harm
+-- (begin_step.sql): it is due then all the same, to ask a person. A requested cancel is carried out.
 --
 -- A worker is dead when its lease has run out and the database has been up for longer than a lease since: after a restart
 -- everyone gets the time to report back. Dead is final (stopped_at): its heartbeats and claims are refused from then on.
@@ -26,7 +27,10 @@ found as materialized (
        and (w.worker_id is null or w.stopped_at is not null or w.worker_id in (select worker_id from dead))
      limit 1000),
 orphans as materialized (
-    select j.run_id
+    select j.run_id,
+           case when j.cancel_requested_at is not null then 'cancelled'
+                when j.attempt >= j.max_attempts and coalesce(j.begun, '{}') = '{}' then 'error'
+                else 'pending' end as status
       from found f
       join pgrun.jobs j on j.run_id = f.run_id and j.fence = f.fence
      where j.status = 'running'
@@ -34,10 +38,8 @@ orphans as materialized (
        for update of j skip locked),
 rescued as (
     update pgrun.jobs j
-       set status = case when j.cancel_requested_at is not null then 'cancelled'
-                         when j.attempt >= j.max_attempts then 'error'
-                         else 'pending' end,
-           finished_at = case when j.cancel_requested_at is null and j.attempt < j.max_attempts then null else now() end,
+       set status = o.status,
+           finished_at = case o.status when 'pending' then null else now() end,
            due_at = now(),
            error = jsonb_build_object('type', 'LeaseLost', 'attempt', j.attempt, 'worker_id', j.worker_id,
                                       'message', format('worker %s died during attempt %s', j.worker_id, j.attempt))

@@ -233,7 +233,10 @@ def test_a_worker_takes_a_retention_or_keeps_runs_for_ever(cli: Cli) -> None:
 
 def test_help_lists_every_command(cli: Cli) -> None:
     words = cli("--help").stdout.split()
-    for command in ("demo", "migrate", "worker", "submit", "ls", "show", "wait", "cancel", "retry", "prune", "stats"):
+    for command in (
+        *("demo", "migrate", "worker", "submit", "ls", "show", "wait", "cancel", "retry", "approve", "reject"),
+        *("prune", "stats"),
+    ):
         assert command in words
         assert cli(command, "--help").returncode == 0
 

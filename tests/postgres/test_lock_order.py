@@ -1,5 +1,6 @@
 """Sessions before jobs, and whoever must take them the other way round yields: nobody ever ends in a deadlock."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from pgrun._ids import new_run_id
 THREADS = 8
 STEPS = 400
 SESSIONS = ("a", "b", "c", "")  # "" is none
+WAITS = {"kind": "confirmation", "step": 2, "call_id": "call_1", "name": "refund", "arguments": {}}
 
 
 class Someone:
@@ -36,7 +38,7 @@ class Someone:
             *(self.submit, self.submit, self.submit, self.end_some, self.end_some, self.end_some),
             *(self.end_in_a_batch, self.cancel, self.cancel, self.retry_ended, self.retry_ended, self.delete),
             *(self.try_again, self.give_back, self.rescue, self.die_and_come_back, self.open_sessions, self.leave),
-            *(self.prune, self.forget_workers),
+            *(self.prune, self.forget_workers, self.pause, self.pause, self.approve, self.approve),
         )
         step = self._random.choice(steps)
         try:
@@ -113,6 +115,14 @@ class Someone:
     def prune(self) -> None:
         perform(self._conn, "prune_runs", older_than=0, status="", queue="", batch=self._random.randint(1, 4), after="")
 
+    def pause(self) -> None:
+        for row in self._claim():
+            held = {"run_id": row["run_id"], "fence": row["fence"], "holds_session": self._random.random() < 0.5}
+            perform(self._conn, "pause_run", **held, requirements=json.dumps([WAITS]), metrics="", tools="")
+
+    def approve(self) -> None:
+        perform(self._conn, "approve_run", run_id=self._any_run("paused"), decision="{}")
+
     def forget_workers(self) -> None:
         perform(self._conn, "forget_workers")
 
@@ -124,9 +134,9 @@ class Someone:
     def _claim(self) -> list[Row]:
         return claim(self._conn, self._worker_id, slots=self._random.randint(1, 4))
 
-    def _any_run(self) -> str:
-        query = "select run_id from pgrun.jobs order by finished_at is null desc, random() limit 1"
-        row = self._conn.execute(query).fetchone()
+    def _any_run(self, status: str = "") -> str:
+        query = "select run_id from pgrun.jobs order by status = %s desc, finished_at is null desc, random() limit 1"
+        row = self._conn.execute(query, [status]).fetchone()
         return str(row["run_id"]) if row else new_run_id()
 
 
@@ -156,6 +166,8 @@ async def test_no_mixture_of_statements_ends_in_a_deadlock(db: PostgresDb, conn:
     assert done.total() == THREADS * STEPS
 
     # Nor is anything stuck: what is open may start once open_sessions has been called, and can be worked off.
+    for row in conn.execute("select run_id from pgrun.jobs where status = 'paused'").fetchall():
+        perform(conn, "approve_run", run_id=row["run_id"], decision="{}")
     conn.execute("update pgrun.jobs set status = 'pending', attempt = 0 where status = 'running'")
     last = (await hire(db)).worker_id
     while one(conn, "select count(*) from pgrun.jobs where finished_at is null"):

@@ -71,6 +71,11 @@ def finish_params(conn: Conn, many: int) -> dict[str, Any]:
     return {"endings": json.dumps({str(run_id): ending for run_id in some_ids(conn, "running", many)})}
 
 
+def look_params(conn: Conn, many: int) -> dict[str, Any]:
+    run_ids = some_ids(conn, "completed", many)
+    return {"run_ids": run_ids, "or_paused": run_ids}
+
+
 def claim_params(slots: int, *, queues: list[str], yields: bool = False) -> dict[str, Any]:
     begin = {"from_priorities": [-32768] * len(queues), "from_dues": [float("-inf")] * len(queues)}
     look = {"names": ["noop"], "slots": slots, "yields": yields, "horizon": 10}
@@ -100,8 +105,8 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     "finish 200": ("finish_runs", lambda conn: finish_params(conn, 200), {"jobs_pkey"}),
     "find endings": ("find_endings", lambda conn: finish_params(conn, 200), {"jobs_pkey"}),
     "rescue": ("rescue_runs", lambda _: {"worker_id": WORKER}, {"jobs_running", "jobs_pkey"}),
-    "look at 1": ("look_at_runs", lambda conn: {"run_ids": some_ids(conn, "completed", 1)}, {"jobs_pkey"}),
-    "look at 1000": ("look_at_runs", lambda conn: {"run_ids": some_ids(conn, "completed", 1000)}, {"jobs_pkey"}),
+    "look at 1": ("look_at_runs", lambda conn: look_params(conn, 1), {"jobs_pkey"}),
+    "look at 1000": ("look_at_runs", lambda conn: look_params(conn, 1000), {"jobs_pkey"}),
     "beat": ("beat_worker", lambda _: {"worker_id": WORKER, "draining": False, "blocked": 0}, {"jobs_running"}),
     "strays": ("find_strays", lambda _: {"worker_id": WORKER, "older_than": 5}, {"jobs_running"}),
     "stop": ("stop_worker", lambda _: {"worker_id": WORKER}, {"jobs_running"}),
@@ -142,6 +147,20 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         {"jobs_pkey"},
     ),
     "open sessions": ("open_sessions", lambda _: {}, {"jobs_session", "jobs_children"}),
+    "begin step": (
+        "begin_step",
+        lambda conn: {"run_id": some_ids(conn, "running", 1)[0], "fence": 1, "number": 2, "name": "n", "times": 1},
+        {"jobs_pkey"},
+    ),
+    "pause": (
+        "pause_run",
+        lambda conn: {
+            **{"run_id": some_ids(conn, "running", 1)[0], "fence": 1, "holds_session": False},
+            **{"requirements": "[]", "metrics": "", "tools": ""},
+        },
+        {"jobs_pkey"},
+    ),
+    "decisions": ("get_decisions", lambda conn: {"run_id": some_ids(conn, "running", 1)[0]}, {"jobs_pkey"}),
     "list": (
         "list_runs",
         lambda _: {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": 20},

@@ -21,6 +21,7 @@ from pgrun.db.statements import sql_dir
 WORKER = "00000000-0000-7000-8000-00000000aaaa"
 OTHER = "00000000-0000-7000-8000-00000000bbbb"
 RUN = "00000000-0000-7000-8000-000000000001"
+PAUSED = "00000000-0000-7000-8000-000000000002"
 
 _ENDINGS = f'{{"{RUN}": {{"fence": 1, "status": "completed", "output": 42, "metrics": {{}}}}}}'
 
@@ -40,7 +41,9 @@ _SUBMITTED = {
 _CALL = {name: _SUBMITTED[name] for name in ("name", "queue", "priority", "delay", "max_attempts", "metadata")}
 
 SAMPLES: dict[str, dict[str, str]] = {
+    "approve_run": {"run_id": PAUSED, "decision": '{"call_id": "call_1", "note": "It\'s fine."}'},
     "beat_worker": {"worker_id": WORKER, "draining": "false", "blocked": "0"},
+    "begin_step": {"run_id": RUN, "fence": "1", "number": "2", "name": "refund", "times": "1"},
     "cancel_run": {"run_id": RUN},
     "claim_woken": {"worker_id": WORKER, "queue": "default", "names": "{}", "slots": "1"},
     "claim_runs": {
@@ -61,6 +64,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
     "forget_workers": {},
+    "get_decisions": {"run_id": RUN},
     "get_history": {"session_id": "s", "run_id": RUN, "runs": "3"},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
@@ -69,9 +73,13 @@ SAMPLES: dict[str, dict[str, str]] = {
     "is_served": {"queue": "default", "names": "{}"},
     "keep_plans": {},
     "list_runs": {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": "20"},
-    "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}"},
+    "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}", "or_paused": "{}"},
     "open_sessions": {},
     "park_run": {"run_id": RUN, "fence": "1", "metrics": ""},
+    "pause_run": {
+        **{"run_id": RUN, "fence": "1", "holds_session": "true"},
+        **{"requirements": "[]", "metrics": "", "tools": ""},
+    },
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
     "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
     "record_step": {
@@ -121,7 +129,7 @@ def psql() -> Psql:
 
 @pytest.fixture
 def running(conn: Conn) -> None:
-    """One run in the hands of a worker, and one that was cancelled."""
+    """One run in the hands of a worker, one that was cancelled, and one that waits for a person."""
     conn.execute(
         "insert into pgrun.workers (worker_id, mode, host, pid, version, queues, names, concurrency, lease, lease_until) "
         "values (%s, 'daemon', 'here', 1, '0', '{default}', '{}', 1, '1 h', now() + interval '1 h')",
@@ -131,6 +139,10 @@ def running(conn: Conn) -> None:
         "insert into pgrun.jobs (run_id, name, status, fence, attempt, worker_id, finished_at) values "
         "(%s, 'noop', 'running', 1, 1, %s, null), (%s, 'noop', 'cancelled', 0, 0, null, now())",
         [RUN, WORKER, OTHER],
+    )
+    conn.execute(
+        "insert into pgrun.jobs (run_id, name, status, requirements) values (%s, 'noop', 'paused', %s)",
+        [PAUSED, '[{"kind": "confirmation", "step": 2, "call_id": "call_1", "name": "refund", "arguments": {}}]'],
     )
 
 

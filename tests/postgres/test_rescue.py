@@ -1,5 +1,6 @@
 """rescue_runs.sql: what happens to the runs of a worker that is gone, and to the worker."""
 
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -44,6 +45,31 @@ async def test_a_run_that_has_used_all_attempts_ends_in_error(db: PostgresDb, co
     assert (row["status"], row["error"]["type"]) == ("error", "LeaseLost")
     assert row["finished_at"] is not None
     assert ear.heard() == [("done", run_id)]
+
+
+async def test_one_that_died_in_a_call_that_may_have_happened_is_due_once_more_to_ask_a_person(
+    db: PostgresDb, conn: Conn
+) -> None:
+    run_id = await submit(db, kind="agent", max_attempts=1)
+    dead, other = await hire(db), await hire(db)
+    claimed = await dead.claim_one()
+    await dead.verbs.begin_step(claimed, number=2, name="refund", times=1)
+    lose(conn, dead)
+    assert await rescue(other) == {run_id: "pending"}
+    row = row_of(conn, run_id)
+    assert (row["attempt"], row["finished_at"], row["error"]["type"]) == (1, None, "LeaseLost")
+    assert (await other.claim_one()).attempt == 2
+
+
+async def test_one_whose_calls_have_ended_is_not(db: PostgresDb, conn: Conn) -> None:
+    run_id = await submit(db, kind="agent", max_attempts=1)
+    dead, other = await hire(db), await hire(db)
+    claimed = await dead.claim_one()
+    await dead.verbs.begin_step(claimed, number=2, name="refund", times=1)
+    facts: dict[str, Any] = {"kind": "tool_call", "name": "refund", "data": {}, "duration": 0.1, "metrics": None}
+    await dead.verbs.record_step(claimed, number=2, **facts)
+    lose(conn, dead)
+    assert await rescue(other) == {run_id: "error"}
 
 
 async def test_a_requested_cancel_is_carried_out(db: PostgresDb, conn: Conn, ear: Ear) -> None:

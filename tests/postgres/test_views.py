@@ -15,8 +15,9 @@ from pgrun import PostgresDb
 
 COLUMNS = {
     "runs": "run_id kind name queue status session_id priority attempt max_attempts worker_id created_at due_at started_at "
-    "finished_at waited duration error held",
-    "queue_stats": "queue depth held scheduled oldest_due_age running finished_last_minute finished_last_hour error_rate paused",
+    "finished_at waited duration error held waits_for",
+    "queue_stats": "queue depth held scheduled oldest_due_age running finished_last_minute finished_last_hour error_rate paused "
+    "waiting_for_people",
     "worker_status": "worker_id mode host pid version queues concurrency running state started_at heartbeat_at lease_until "
     "blocked_for",
     "failures": "run_id kind name queue session_id attempt finished_at error_type message details",
@@ -117,7 +118,7 @@ async def test_a_queue_counts_what_waits_runs_and_has_ended(db: PostgresDb, conn
     assert timedelta(minutes=5) <= age < timedelta(minutes=6)
     assert mine == {
         **{"depth": 2, "held": 1, "scheduled": 1, "running": 1, "finished_last_minute": 3, "finished_last_hour": 4},
-        **{"error_rate": pytest.approx(0.25), "paused": False},
+        **{"error_rate": pytest.approx(0.25), "paused": False, "waiting_for_people": 0},
     }
     assert counted["nobody_declared"]["depth"] == 1
 

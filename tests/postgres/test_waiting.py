@@ -1,16 +1,18 @@
 """Waiting for runs: all or any of them, how long, by notification and by polling, and with how few statements."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 from uuid import UUID, uuid4
 
 import anyio
 import pytest
 from support.database import Conn
-from support.hands import failed, hire, submit
+from support.hands import Hand, failed, hire, submit
 from support.until import Heard, until, until_heard
 
 from pgrun import PostgresDb, RunNotFound, RunStatus, SchemaMismatch, Settings, UsageError, WaitTimeout
+from pgrun.db._runtime import Runtime
 
 NEVER = 3600.0
 
@@ -255,3 +257,63 @@ async def test_callers_hear_of_a_database_that_cannot_be_asked_and_can_ask_again
     conn.execute("alter table pgrun.gone rename to jobs")
     end_unheard(conn, run_id)
     assert (await db.wait_for(run_id, None))["status"] == "completed"
+
+
+REQUIREMENT: dict[str, Any] = {"kind": "confirmation", "step": 2, "call_id": "c", "name": "refund", "arguments": {}}
+
+
+async def pause(hand: Hand) -> str:
+    claimed = await hand.claim_one()
+    await hand.verbs.pause(claimed, [REQUIREMENT], holds_session=True, metrics=None, tools=None)
+    return claimed.run_id
+
+
+async def wait_for(db: PostgresDb, into: list[str], run_id: str, *, or_paused: bool) -> None:
+    into.append((await db.wait_for(run_id, 10, or_paused=or_paused))["status"])
+
+
+async def test_of_a_pause_is_told_who_asked_for_that(patient: PostgresDb) -> None:
+    run_id = await submit(patient)
+    hand = await hire(patient)
+    settled: list[str] = []
+    async with anyio.create_task_group() as tasks:
+        for or_paused in (True, False, True):
+            tasks.start_soon(partial(wait_for, patient, settled, run_id, or_paused=or_paused))
+        await waiting(patient, 1)
+        assert await pause(hand) == run_id
+        await until(lambda: settled == ["paused", "paused"])
+        await hand.verbs.approve(run_id, {})
+        await hand.complete(await hand.claim_one())
+    assert settled == ["paused", "paused", "completed"]
+
+
+async def test_who_comes_while_the_database_looks_is_not_told_of_a_pause_that_is_over(
+    patient: PostgresDb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = await submit(patient)
+    hand = await hire(patient)
+    await pause(hand)
+    looked, may_tell = anyio.Event(), anyio.Event()
+    fetch = Runtime.fetch
+
+    async def slow(self: Runtime, name: str, params: Any = None) -> Any:
+        rows = await fetch(self, name, params)
+        if name == "look_at_runs" and not looked.is_set():
+            looked.set()
+            await may_tell.wait()
+        return rows
+
+    monkeypatch.setattr(Runtime, "fetch", slow)
+    early: list[str] = []
+    late: list[str] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(wait_for, patient, early, run_id, or_paused=True))
+        await looked.wait()
+        await hand.verbs.approve(run_id, {})
+        tasks.start_soon(partial(wait_for, patient, late, run_id, or_paused=True))
+        connected = await patient.connected()
+        await until(lambda: len(connected.waiting._waiters[run_id]) == 2)
+        may_tell.set()
+        await until(lambda: early == ["paused"])
+        await hand.complete(await hand.claim_one())
+    assert late == ["completed"]

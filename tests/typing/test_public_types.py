@@ -17,6 +17,7 @@ from pgrun import (
     RunContext,
     RunMetrics,
     RunOutput,
+    RunRequirement,
     RunStatus,
     Settings,
     Task,
@@ -91,6 +92,20 @@ async def tools_are_still_the_functions_they_were() -> None:
     assert_type(agent, Agent[City])
     assert_type((await agent.arun("?")).tools, list[ToolExecution])
     assert checked
+
+
+async def runs_that_wait_for_people(agent: Agent[City], run: RunOutput[City]) -> None:
+    @tool(requires_user_input=True, user_input_fields=["street"])
+    def ship(order: int, street: str) -> str:
+        return street
+
+    assert_type(ship(7, "Elm"), str)
+    assert_type(run.active_requirements, list[RunRequirement])
+    assert_type(run.is_paused, bool)
+    assert_type(await agent.acontinue_run(run), RunOutput[City])
+    assert_type(agent.continue_run(run, background=True), RunOutput[City])
+    assert_type(await agent.acontinue_run(run_id="", requirements=run.requirements), RunOutput[Any])
+    assert_type(agent.continue_run(run_id="", output_schema=Fact), RunOutput[Fact])
 
 
 async def a_type_for_one_run(agent: Agent[str], cities: Agent[City]) -> None:

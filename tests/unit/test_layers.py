@@ -17,7 +17,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("errors", "settings", "events", "_context", "_hosting", "_ids", "_durations", "_threads", "_sync"), 0
     ),
-    **dict.fromkeys(("run.base", "models.base", "retry"), 1),
+    **dict.fromkeys(("run.base", "run.requirement", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
     **dict.fromkeys(("agent", "task"), 3),
     "worker": 4,

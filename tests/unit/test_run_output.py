@@ -32,6 +32,7 @@ def row(**columns: Any) -> dict[str, Any]:
         "attempt": 2,
         "metrics": {"input_tokens": 7, "duration": 1.5},
         "tools": None,
+        "requirements": None,
         "created_at": NOW,
         "started_at": NOW,
         "finished_at": None,
@@ -57,7 +58,17 @@ class Handle:
 def test_it_has_the_fields_that_programs_rely_on() -> None:
     assert [*RunOutput.model_fields] == [
         *("run_id", "session_id", "agent_name", "status", "content", "content_type", "input", "error", "attempt"),
-        *("metrics", "tools", "messages", "created_at", "started_at", "finished_at", "parent_run_id", "metadata"),
+        *(
+            "metrics",
+            "tools",
+            "requirements",
+            "messages",
+            "created_at",
+            "started_at",
+            "finished_at",
+            "parent_run_id",
+            "metadata",
+        ),
     ]
     assert [*RunMetrics.model_fields] == [
         *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "cost_usd"),
