@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pgrun.errors import DatabaseError as DatabaseError
     from pgrun.errors import DatabaseUnavailable as DatabaseUnavailable
     from pgrun.errors import LeaseLost as LeaseLost
+    from pgrun.errors import ModelCallLost as ModelCallLost
     from pgrun.errors import ModelRefused as ModelRefused
     from pgrun.errors import ModelRejected as ModelRejected
     from pgrun.errors import ModelUnavailable as ModelUnavailable
@@ -57,6 +58,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseUnavailable",
     "LeaseLost",
+    "ModelCallLost",
     "ModelRefused",
     "ModelRejected",
     "ModelUnavailable",
