@@ -8,7 +8,7 @@ import asyncio  # noqa: TID251  only it knows of a cancellation that no scope as
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +17,7 @@ import anyio
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from pgrun.agent import registered_agents
+from pgrun.agent import known_definition
 from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.errors import AttemptError, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
@@ -39,32 +39,47 @@ _log = logging.getLogger("pgrun.worker")
 
 @dataclass(frozen=True)
 class Retry:
-    """Make it due again in `delay` seconds; the attempt is used up."""
+    """Make it due again in `delay` seconds; the attempt is used up.
+
+    With `keeps_call` the next one takes up the answer that the model still works on.
+    """
 
     delay: float
     error: dict[str, Any]
     metrics: dict[str, Any] | None
+    keeps_call: bool = False
 
 
 @dataclass(frozen=True)
 class Release:
-    """Give it back uncounted, due again in `delay` seconds; `error` tells people why it waits."""
+    """Give it back uncounted, due again in `delay` seconds; `error` tells people why it waits, None if there is nothing to tell.
+
+    `keeps_call` as for a retry.
+    """
 
     delay: float
-    error: dict[str, Any]
+    error: dict[str, Any] | None
     metrics: dict[str, Any] | None
+    keeps_call: bool = False
 
 
 Decision = Ending | Retry | Release
 
 
 class Attempt:
-    """One attempt at a claimed run."""
+    """One attempt at a claimed run; `on_wait` is called whenever it begins to wait, see `waits`."""
 
-    def __init__(self, claimed: Claimed, settings: Settings, verbs: Verbs | None = None) -> None:
+    def __init__(
+        self,
+        claimed: Claimed,
+        settings: Settings,
+        verbs: Verbs | None = None,
+        on_wait: Callable[[], None] = lambda: None,
+    ) -> None:
         self._claimed = claimed
         self._settings = settings
         self._verbs = verbs
+        self._on_wait = on_wait
         self._started = time.monotonic()
         self._work: _AgentWork | _TaskWork | None = None
 
@@ -84,6 +99,11 @@ class Attempt:
             return None
         return [each.model_dump(exclude_none=True) for each in self._work.turns.calls.executions] or None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it does nothing but wait for an answer that the provider goes on with, and that any attempt can take up."""
+        return isinstance(self._work, _AgentWork) and self._work.turns.calls.journal.waits
+
     async def decide(self) -> Decision:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
         claimed = self._claimed
@@ -91,9 +111,9 @@ class Attempt:
             work = self._work = _TaskWork(claimed) if claimed.kind == "task" else await self._agent_work()
             content, content_type = await work.execute()
         except _UnknownHere as error:
-            return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics)
+            return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
         except QuotaExceeded as error:
-            return Release(self._settings.quota_delay, _error(claimed, error), self.metrics)
+            return Release(self._settings.quota_delay, _error(claimed, error), self.metrics, _leaves_call(error))
         except asyncio.CancelledError as error:
             if _is_stopped():
                 raise
@@ -106,16 +126,19 @@ class Attempt:
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
         if verbs is None:
             return _AgentWork(claimed, definition, Journal(), [])
-        journal = await open_journal(verbs, claimed, lambda: self.metrics)
+        journal = await open_journal(verbs, claimed, lambda: self.metrics, self._on_wait)
         return _AgentWork(claimed, definition, journal, await read_history(verbs, claimed, definition.history_runs))
 
     def _after(self, error: BaseException) -> Decision:
-        claimed = self._claimed
+        claimed, leaves_call = self._claimed, _leaves_call(error)
         if _may_retry(error) and claimed.attempt < claimed.max_attempts:
             retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
             policy = self._work.policy if self._work else RetryPolicy()
-            return Retry(policy.delay(claimed.attempt, retry_after=retry_after), _error(claimed, error), self.metrics)
-        return Ending(claimed, "error", self.metrics, error=_error(claimed, error), tools=self.tools)
+            delay = policy.delay(claimed.attempt, retry_after=retry_after)
+            return Retry(delay, _error(claimed, error), self.metrics, leaves_call)
+        return Ending(
+            claimed, "error", self.metrics, error=_error(claimed, error), tools=self.tools, keeps_call=leaves_call
+        )
 
 
 def _is_stopped() -> bool:
@@ -170,7 +193,11 @@ class _AgentWork:
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
         calls = ToolCalls(definition.tools, _context(claimed), journal)
         self.turns = Turns(
-            definition.model, definition.messages(from_json(claimed.input), history), output, calls=calls
+            definition.model,
+            definition.messages(from_json(claimed.input), history),
+            output,
+            calls=calls,
+            ambiguous=definition.retry.ambiguous,
         )
 
     async def execute(self) -> tuple[Any, str]:
@@ -188,30 +215,14 @@ def _context(claimed: Claimed) -> RunContext:
 
 
 def _definition(claimed: Claimed) -> AgentDefinition:
-    """The live agent's, with whatever only this process has, such as its key; else the one that travelled with the run.
-
-    A run without one is of an agent with tools. It must not be executed by one without, even of its name.
-    """
-    agent = registered_agents().get(claimed.name)
-    stored = None if claimed.definition is None else _parsed(claimed.definition)
-    if agent is not None and stored == agent.stored_definition:
-        return agent.definition
-    if claimed.definition is None:
-        raise _unknown(claimed)
+    """What to execute; a run without a definition is of an agent with tools, and must not be executed by one without."""
     try:
-        return _stored_definition(claimed.definition)
+        definition = known_definition(claimed.name, claimed.definition)
     except UsageError as error:  # written by a newer pgrun, or by hand
         raise _UnknownHere(f'"{claimed.name}" cannot be executed by this worker: {error}') from error
-
-
-@lru_cache(maxsize=256)
-def _parsed(definition: str) -> Any:
-    return from_json(definition)
-
-
-@lru_cache(maxsize=256)
-def _stored_definition(definition: str) -> AgentDefinition:
-    return AgentDefinition.from_json(from_json(definition))
+    if definition is None:
+        raise _unknown(claimed)
+    return definition
 
 
 @lru_cache(maxsize=256)
@@ -223,6 +234,11 @@ def _schema(json_schema: str) -> OutputSchema[Any]:
 def _may_retry(error: BaseException) -> bool:
     """Whether another attempt may end better: the provider was unavailable, or something nobody foresaw went wrong."""
     return isinstance(error, ModelUnavailable) or not isinstance(error, AttemptError | UsageError)
+
+
+def _leaves_call(error: BaseException) -> bool:
+    """Whether the provider still works on an answer, or has it."""
+    return isinstance(error, AttemptError) and error.answer == "pending"
 
 
 def _read_metrics(claimed: Claimed) -> RunMetrics:

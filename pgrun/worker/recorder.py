@@ -132,14 +132,19 @@ class Recorder:
 
     async def _put_off(self, claimed: Claimed, decision: Retry | Release) -> None:
         match decision:
-            case Retry(delay, error, metrics):
-                status = await self._verbs.retry(claimed, delay=delay, error=error, metrics=metrics)
+            case Retry(delay, error, metrics, keeps_call):
+                status = await self._verbs.retry(
+                    claimed, delay=delay, error=error, metrics=metrics, keeps_call=keeps_call
+                )
                 _log.warning("%r failed, next attempt in %.1f s: %s", claimed, delay, error["message"])
                 _tell(claimed, "retried", counts=status is not None)
-            case Release(delay, error, metrics):
+            case Release(delay, error, metrics, keeps_call):
                 held = [(claimed.run_id, claimed.fence)]
-                released = await self._verbs.release(held, delay=delay, error=error, metrics=metrics)
-                _log.warning("%r is put off for %.0f s: %s", claimed, delay, error["message"])
+                released = await self._verbs.release(
+                    held, delay=delay, error=error, metrics=metrics, keeps_call=keeps_call
+                )
+                if error is not None:
+                    _log.warning("%r is put off for %.0f s: %s", claimed, delay, error["message"])
                 _tell(claimed, "released", counts=bool(released))
 
 

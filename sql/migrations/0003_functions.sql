@@ -94,6 +94,7 @@ begin
     update pgrun.jobs j
        set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, worker_id = null,
            attempt = case when job.status = 'pending' then j.attempt else 0 end,
+           call = case when job.status = 'pending' then j.call end,
            held = case when exists (select from pgrun.jobs o
                                      where o.session_id = job.session_id and o.finished_at is null and o.run_id <> job.run_id
                                        and (o.held is null or o.session_seq < job.session_seq))
