@@ -176,12 +176,12 @@ class ResponsesCall:
     def _hear(self, event: dict[str, Any]) -> Any:
         """The `Response`, if this is the last event."""
         number, kind, body = event.get("sequence_number"), event.get("type"), event.get("response")
+        if kind == "error":  # of this stream, not of the answer: its number may be another event's
+            raise told_in_stream(event, self._endpoint.base_url)
         if isinstance(number, int):
             if self._reached is not None and number <= self._reached:
                 return None  # a server that knows no starting_after
             self._reached = number
-        if kind == "error":
-            raise told_in_stream(event, self._endpoint.base_url)
         self.teller.tell(event)
         if not isinstance(body, dict):
             return None

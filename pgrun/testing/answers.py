@@ -137,7 +137,13 @@ class HttpError(Answer):
 
 @dataclass(frozen=True, repr=False)
 class Hang(Worked):
-    """No output until the client disconnects or the test calls `ModelServer.release`."""
+    """No output until the client disconnects or the test calls `ModelServer.release`.
+
+    Attributes:
+        silent: Not even a status line or the first events of a stream, which come at once else.
+    """
+
+    silent: bool = False
 
 
 @dataclass(frozen=True, repr=False)
