@@ -108,6 +108,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
             "delay": 0,
             "error": "{}",
             "metrics": "{}",
+            "keeps_call": True,
         },
         {"jobs_pkey"},
     ),
@@ -119,6 +120,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
             "delay": 0,
             "error": "",
             "metrics": "",
+            "keeps_call": True,
         },
         {"jobs_pkey", "jobs_running"},
     ),
@@ -136,6 +138,12 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         },
         {"jobs_pkey"},
     ),
+    "note call": (
+        "note_call",
+        lambda conn: {"run_id": some_ids(conn, "running", 1)[0], "fence": 1, "number": 1, "response_id": "resp_1"},
+        {"jobs_pkey"},
+    ),
+    "left calls": ("take_left_calls", lambda _: {"names": [], "queues": ["default"], "run_id": ""}, {"jobs_pkey"}),
     "open sessions": ("open_sessions", lambda _: {}, {"jobs_session"}),
     "list": (
         "list_runs",
