@@ -27,6 +27,7 @@ class LeftCalls:
     def __init__(self, verbs: Verbs) -> None:
         self._verbs = verbs
         self._woken = anyio.Event()
+        self._looking = anyio.Lock()
 
     def wake(self) -> None:
         """Lets it look now."""
@@ -45,9 +46,10 @@ class LeftCalls:
                 await self._woken.wait()
 
     async def look(self, queues: Sequence[str], names: Sequence[str]) -> None:
-        """Stops what there is now."""
+        """Stops what there is now, and returns when that is done, also what another look had begun."""
         try:
-            left = await self._verbs.take_left_calls(names, queues=queues)
-            await stop_left_calls(self._verbs, left, known_definition)
+            async with self._looking:
+                left = await self._verbs.take_left_calls(names, queues=queues)
+                await stop_left_calls(self._verbs, left, known_definition)
         except DatabaseError as error:
             _log.warning("answers that nobody waits for any more are not looked for yet: %s", error)
