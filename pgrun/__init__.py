@@ -12,6 +12,7 @@ from pgrun import _hosting
 if TYPE_CHECKING:
     from pgrun.agent import Agent as Agent
     from pgrun.db.postgres import PostgresDb as PostgresDb
+    from pgrun.errors import AnswerQueued as AnswerQueued
     from pgrun.errors import AttemptError as AttemptError
     from pgrun.errors import BudgetExceeded as BudgetExceeded
     from pgrun.errors import ContentFiltered as ContentFiltered
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent",
+    "AnswerQueued",
     "AttemptError",
     "BudgetExceeded",
     "ContentFiltered",

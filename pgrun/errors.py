@@ -15,6 +15,7 @@
     └── AttemptError                  how one attempt ended; the worker decides what follows
         ├── ModelUnavailable          retried: 408, 409, 429, 5xx, connection lost, time-out
         ├── QuotaExceeded             postponed without using an attempt: no credit left, or the key is not accepted
+        ├── AnswerQueued              looked for again later without using an attempt: the provider has not begun with it
         ├── ModelRejected             permanent: the provider does not accept the request
         ├── ModelCallLost             permanent: what became of a call cannot be known, and it may not be made twice
         ├── ModelRefused              permanent: the model declined to answer
@@ -125,6 +126,14 @@ class ModelUnavailable(AttemptError):
 
 class QuotaExceeded(AttemptError):
     """The account has no credit left or its key is not accepted: no attempt of any run can succeed until a person acts."""
+
+
+class AnswerQueued(AttemptError):
+    """The provider has taken the call, and not begun with it for so long that the run gives its slot to others meanwhile."""
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.answer = "pending"
 
 
 class ModelRejected(AttemptError):

@@ -6,13 +6,14 @@ that is not possible (any more), it is looked at until it has ended.
 """
 
 import logging
+import math
 import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from pgrun.errors import AttemptError, ModelCallLost, ModelRejected, ModelUnavailable
+from pgrun.errors import AnswerQueued, AttemptError, ModelCallLost, ModelRejected, ModelUnavailable
 from pgrun.models._openai_client import Endpoint, in_our_words
 from pgrun.models._openai_failures import told_in_stream, uncertain
 from pgrun.models._openai_reply import events, is_stream, rate_limits, read_out, whole
@@ -33,6 +34,7 @@ _FIRST_PAUSE = 0.25
 _LONGEST_PAUSE = 15.0
 
 _OUT_OF_REACH = 60.0  # seconds without any word of the provider after which the attempt ends; the next one goes on
+_GLANCE = 1.0  # seconds at most for which an answer that was queued before is looked at again
 _LAST_WORD = 5.0  # seconds in which the provider has to confirm that it leaves an answer off
 
 
@@ -59,32 +61,41 @@ class ResponsesCall:
         self._timeout = timeout
         self._reached: int | None = None  # sequence number of the last event seen
         self._pause = _FIRST_PAUSE
+        self._patience = watch.patience
+        self._waiting = anyio.CancelScope()
 
     async def ask(self, body: dict[str, Any]) -> Any:
         """Asks, and returns the `Response` when it has ended; or whatever else the server sent.
 
         Raises:
+            AnswerQueued: The provider has not begun with it for as long as the watch has patience.
             AttemptError: Nothing was begun, nobody knows, or the provider is out of reach; `answer` says which.
         """
-        try:
-            with in_our_words(self._endpoint):
-                found = await self._read(await self._api.create(**body, timeout=self._timeout))
-        except AttemptError as error:
-            if self.response_id is None:
-                raise
-            _log.info("the stream of %s broke and is taken up again: %s", self.response_id, error)
-            found = None
-        return await self._go_on() if found is None else found
+        with self._waiting:
+            try:
+                with in_our_words(self._endpoint):
+                    found = await self._read(await self._api.create(**body, timeout=self._timeout))
+            except AttemptError as error:
+                if self.response_id is None:
+                    raise
+                _log.info("the stream of %s broke and is taken up again: %s", self.response_id, error)
+                found = None
+            return await self._go_on() if found is None else found
+        raise self._queued()
 
     async def attach(self, response_id: str) -> Any:
         """The `Response` of that id when it has ended.
 
         Raises:
             ModelCallLost: There is none.
+            AnswerQueued: As from `ask`, after a glance.
             AttemptError: The provider is out of reach.
         """
         self.response_id = response_id
-        return await self._go_on()
+        self._patience = min(self._patience, _GLANCE)
+        with self._waiting:
+            return await self._go_on()
+        raise self._queued()
 
     async def stop(self) -> Any:
         """Has the provider leave the answer off, and returns the `Response` as it is then; None if there is none to leave off.
@@ -159,9 +170,9 @@ class ResponsesCall:
         if is_stream(raw):
             return await self._follow(raw)
         response = await _whole_response(raw)
-        if getattr(response, "status", None) not in _UNFINISHED or not self._goes_on(response):
-            return response
-        return None
+        goes_on = getattr(response, "status", None) in _UNFINISHED and self._goes_on(response)
+        self._heed(response)
+        return None if goes_on else response
 
     async def _follow(self, raw: "LegacyAPIResponse[Any]") -> Any:
         async with aclosing(events(raw)) as stream:
@@ -186,10 +197,20 @@ class ResponsesCall:
         if not isinstance(body, dict):
             return None
         response = _constructed(body)
-        if kind in _LAST:
-            return response
-        self._goes_on(response)
-        return None
+        if kind not in _LAST:
+            self._goes_on(response)
+        self._heed(response)
+        return response if kind in _LAST else None
+
+    def _heed(self, response: Any) -> None:
+        """Waits with patience only as long as the provider has not begun."""
+        if getattr(response, "status", None) != "queued":
+            self._waiting.deadline = math.inf
+        elif self.response_id is not None and self._waiting.deadline == math.inf:
+            self._waiting.deadline = anyio.current_time() + self._patience
+
+    def _queued(self) -> AnswerQueued:
+        return AnswerQueued(f"{self._endpoint.base_url} has not begun with {self.response_id} yet")
 
     def _goes_on(self, response: "Response") -> bool:
         """Whether the provider goes on with it by itself; the watch is told so once."""

@@ -1,5 +1,6 @@
 """What the turns of a run need from a model: one call, with a request and a response that know no provider."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -73,10 +74,13 @@ class Watch:
         wants_text: Whether someone reads along, so that the answer should come piece by piece. It may change during a call.
         keeps_ids: Whether what `created` is told is kept where another process finds it. Else nobody can come back to an answer
             that the provider goes on with, and a call that is cancelled stops it there too.
+        patience: Seconds for which an answer that was told by `created`, and that the provider has only queued, is waited for;
+            then the call raises `AnswerQueued`.
     """
 
     wants_text: bool = False
     keeps_ids: bool = False
+    patience: float = math.inf
 
     def created(self, response_id: str) -> None:
         """The provider has begun an answer that it goes on with by itself, and under which id it can be had later."""
@@ -164,6 +168,7 @@ class Model(Protocol):
             QuotaExceeded: Nothing will help before a person acts.
             ModelRejected: The request itself is not accepted.
             ModelCallLost: There is nothing under `request.response_id` (any more).
+            AnswerQueued: It can be had later, see `Watch.patience`.
         """
 
 

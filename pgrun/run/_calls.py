@@ -85,6 +85,7 @@ class _Made(Watch):
 
     def __init__(self, journal: Journal, number: int, watch: Watch) -> None:
         self.keeps_ids = journal.keeps_calls
+        self.patience = journal.patience
         self._journal = journal
         self._number = number
         self._watch = watch

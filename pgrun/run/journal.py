@@ -4,6 +4,7 @@ A step is recorded when it is done, and never changed. Steps are numbered in the
 from recorded answers is the same in every attempt, and so are the numbers.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -53,10 +54,12 @@ class Journal:
 
     Attributes:
         keeps_calls: Whether another attempt finds what `note_call` is told.
+        patience: Seconds for which this attempt waits for an answer that its provider has only queued.
         waits: Whether this attempt does nothing but wait for an answer that another can take up just as well.
     """
 
     keeps_calls = False
+    patience = math.inf
 
     def __init__(self, recorded: Mapping[int, Step] = MappingProxyType({}), call: CallUnderWay | None = None) -> None:
         self.waits = False

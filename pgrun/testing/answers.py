@@ -141,9 +141,11 @@ class Hang(Worked):
 
     Attributes:
         silent: Not even a status line or the first events of a stream, which come at once else.
+        queued: In background mode: the provider has not begun with it.
     """
 
     silent: bool = False
+    queued: bool = False
 
 
 @dataclass(frozen=True, repr=False)

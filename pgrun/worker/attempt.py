@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 
 from pgrun.agent import known_definition
 from pgrun.db.verbs import Claimed, Ending, Verbs
-from pgrun.errors import AttemptError, ModelUnavailable, QuotaExceeded, UsageError
+from pgrun.errors import AnswerQueued, AttemptError, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
 from pgrun.run._tool_calls import ToolCalls
@@ -35,6 +35,8 @@ from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
 
 _log = logging.getLogger("pgrun.worker")
+
+_LOOK_AGAIN = 10.0  # seconds between looks at an answer that its provider has queued for long
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,8 @@ class Attempt:
             content, content_type = await work.execute()
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
+        except AnswerQueued:
+            return Release(_LOOK_AGAIN, None, self.metrics, keeps_call=True)
         except QuotaExceeded as error:
             return Release(self._settings.quota_delay, _error(claimed, error), self.metrics, _leaves_call(error))
         except asyncio.CancelledError as error:

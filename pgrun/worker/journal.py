@@ -15,6 +15,8 @@ _log = logging.getLogger("pgrun.worker")
 
 _PAUSE = 1.0  # seconds between tries while the database is away
 
+_PATIENCE = 30.0  # seconds: usually providers begin within one; where they do not, slots are for runs that get on
+
 Metrics = Callable[[], dict[str, Any] | None]
 
 
@@ -35,6 +37,7 @@ async def open_journal(verbs: Verbs, claimed: Claimed, metrics: Metrics, on_wait
 
 class _StoredJournal(Journal):
     keeps_calls = True
+    patience = _PATIENCE
 
     def __init__(self, verbs: Verbs, claimed: Claimed, metrics: Metrics, on_wait: Callable[[], None]) -> None:
         super().__init__()

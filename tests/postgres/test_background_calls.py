@@ -211,6 +211,40 @@ async def test_a_worker_that_leaves_gives_back_at_once_what_its_provider_works_o
     assert_bill_agrees(conn, provider)
 
 
+async def test_an_answer_that_is_only_queued_gives_its_slot_to_others(
+    db: PostgresDb, conn: Conn, provider: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgrun.worker.journal._StoredJournal.patience", 0.1)
+    monkeypatch.setattr("pgrun.worker.attempt._LOOK_AGAIN", 0.3)
+    provider.script(hang(queued=True), "at once")
+    agent = agent_at(provider, db)
+    async with Worker(db, concurrency=1):
+        queued = await agent.arun("queued", background=True)
+        await provider.await_for_calls(1)
+        assert await (await agent.arun("other", background=True)).aresult(timeout=10) == "at once"
+        await provider.await_for_lookups(2)
+        provider.release()
+        assert await queued.aresult(timeout=10) == "A made-up answer to: queued"
+    row = row_of(conn, queued.run_id)
+    assert (row["attempt"], row["error"]) == (1, None)
+    assert row["fence"] > 2
+    assert len(provider.calls) == 2
+    assert_bill_agrees(conn, provider)
+
+
+async def test_a_queued_answer_whose_run_is_cancelled_while_nobody_holds_it_is_stopped(
+    db: PostgresDb, conn: Conn, provider: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgrun.worker.journal._StoredJournal.patience", 0.1)
+    provider.script(hang(queued=True))
+    agent = agent_at(provider, db)
+    async with Worker(db):
+        run = await agent.arun("queued", background=True)
+        await until(lambda: (row := row_of(conn, run.run_id))["status"] == "pending" and row["call"])
+        assert await agent.acancel_run(run.run_id)
+        await until(lambda: [body["status"] for body in provider.responses.values()] == ["cancelled"])
+
+
 async def test_repairs_and_retries_and_cuts_add_up_to_the_bill(
     db: PostgresDb, conn: Conn, provider: ModelServer
 ) -> None:

@@ -10,7 +10,16 @@ import pytest
 from support.until import until
 from support.watching import Remembering
 
-from pgrun import Agent, ModelCallLost, ModelRejected, ModelUnavailable, OpenAIResponses, QuotaExceeded, UsageError
+from pgrun import (
+    Agent,
+    AnswerQueued,
+    ModelCallLost,
+    ModelRejected,
+    ModelUnavailable,
+    OpenAIResponses,
+    QuotaExceeded,
+    UsageError,
+)
 from pgrun.errors import AttemptError
 from pgrun.models.base import BackgroundModel, Message, ModelRequest, ModelResponse, ToolSpec, Watch, load_model
 from pgrun.testing import (
@@ -396,3 +405,27 @@ async def test_thoughts_and_commentary_are_told_apart_from_the_answer() -> None:
         teller.tell(event)
     teller.tell_rest(ModelResponse("Sun."))
     assert watch.told == [("thought", "Hm. I look."), ("text", "Sun.")]
+
+
+async def test_an_answer_that_is_only_queued_is_waited_for_as_long_as_the_watch_has_patience(
+    provider: ModelServer,
+) -> None:
+    provider.script(hang(queued=True))
+    watch = Remembering(keeps_ids=True)
+    watch.patience = 0.1
+    with pytest.raises(AnswerQueued) as caught:
+        await ask(provider, watch)
+    assert caught.value.answer == "pending"
+    (response_id,) = watch.ids
+    with pytest.raises(AnswerQueued):
+        await attach(provider, response_id, watch)
+    provider.release()
+    assert (await attach(provider, response_id, watch)).text == "A made-up answer to: Hello"
+    assert len(provider.calls) == 1
+
+
+async def test_an_answer_that_was_begun_is_waited_for(provider: ModelServer) -> None:
+    provider.script(reply("Hi", delay=0.5), reply("Hi", delay=0.5))
+    watch = Remembering(keeps_ids=True)
+    watch.patience = 0.1
+    assert (await ask(provider, watch)).text == "Hi"
