@@ -54,18 +54,23 @@ class Retry:
 
 @dataclass(frozen=True)
 class Release:
-    """Give it back uncounted, due again in `delay` seconds; `error` tells people why it waits, None if there is nothing to tell.
-
-    `keeps_call` as for a retry.
-    """
+    """Give it back uncounted, due again in `delay` seconds; `error` tells people why it waits, `keeps_call` as for a retry."""
 
     delay: float
-    error: dict[str, Any] | None
+    error: dict[str, Any]
     metrics: dict[str, Any] | None
     keeps_call: bool = False
 
 
-Decision = Ending | Retry | Release
+@dataclass(frozen=True)
+class Leave:
+    """Give it back uncounted to whoever takes up the answer that its provider works on, in `delay` seconds."""
+
+    delay: float
+    metrics: dict[str, Any] | None = None
+
+
+Decision = Ending | Retry | Release | Leave
 
 
 class Attempt:
@@ -115,7 +120,7 @@ class Attempt:
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
         except AnswerQueued:
-            return Release(_LOOK_AGAIN, None, self.metrics, keeps_call=True)
+            return Leave(_LOOK_AGAIN, self.metrics)
         except QuotaExceeded as error:
             return Release(self._settings.quota_delay, _error(claimed, error), self.metrics, _leaves_call(error))
         except asyncio.CancelledError as error:

@@ -13,7 +13,7 @@ from pgrun import events
 from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.errors import DatabaseError
 from pgrun.run._storable import storable_text
-from pgrun.worker.attempt import Release, Retry, unforeseen
+from pgrun.worker.attempt import Leave, Release, Retry, unforeseen
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -43,7 +43,7 @@ class Recorder:
         self._pending.append(ending)
         self._arrived.set()
 
-    async def put_off(self, claimed: Claimed, decision: Retry | Release) -> None:
+    async def put_off(self, claimed: Claimed, decision: Retry | Release | Leave) -> None:
         """Makes a run due again; returns when that is written."""
         while True:
             try:
@@ -130,7 +130,7 @@ class Recorder:
         self._on_written([claimed])
         return True
 
-    async def _put_off(self, claimed: Claimed, decision: Retry | Release) -> None:
+    async def _put_off(self, claimed: Claimed, decision: Retry | Release | Leave) -> None:
         match decision:
             case Retry(delay, error, metrics, keeps_call):
                 status = await self._verbs.retry(
@@ -143,8 +143,11 @@ class Recorder:
                 released = await self._verbs.release(
                     held, delay=delay, error=error, metrics=metrics, keeps_call=keeps_call
                 )
-                if error is not None:
-                    _log.warning("%r is put off for %.0f s: %s", claimed, delay, error["message"])
+                _log.warning("%r is put off for %.0f s: %s", claimed, delay, error["message"])
+                _tell(claimed, "released", counts=bool(released))
+            case Leave(delay, metrics):
+                held = [(claimed.run_id, claimed.fence)]
+                released = await self._verbs.release(held, delay=delay, metrics=metrics)
                 _tell(claimed, "released", counts=bool(released))
 
 

@@ -11,7 +11,7 @@ from anyio.abc import TaskGroup
 from pgrun import events
 from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.settings import Settings
-from pgrun.worker.attempt import Attempt, Decision, Release
+from pgrun.worker.attempt import Attempt, Decision, Leave
 from pgrun.worker.recorder import Recorder
 
 _BREATH = 50  # runs that one task executes before it lets others have the loop, should none of them ever wait
@@ -171,5 +171,5 @@ class Slots:
         if held.why is Stop.CANCELLED:
             return Ending(held.claimed, "cancelled", attempt.metrics, tools=attempt.tools, keeps_call=True)
         if held.why is Stop.LEAVING:  # what it has used is in its row, or will be counted with the answer
-            return Release(0.0, None, None, keeps_call=True)
+            return Leave(0.0)
         return None

@@ -55,8 +55,8 @@ async def until_noted(conn: Conn, run_id: str) -> str:
     """The id of the answer, as soon as it is in the run's row."""
 
     def noted() -> str | None:
-        call = row_of(conn, run_id)["call"]
-        return call and call.get("response_id")
+        call = row_of(conn, run_id)["call"] or {}
+        return call.get("response_id")  # type: ignore[no-any-return]
 
     return str(await until(noted, shown=run_id))
 

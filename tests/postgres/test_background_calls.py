@@ -28,7 +28,7 @@ from pgrun.testing import (
     tool_call,
     truncated,
 )
-from pgrun.testing.answers import Answer
+from pgrun.testing.answers import Answer, HttpError
 
 SOON = RetryPolicy(base_delay=0.02, max_attempts=4)
 USED = Usage(100, 50)
@@ -125,11 +125,11 @@ async def test_an_answer_that_takes_too_long_is_stopped_and_asked_anew(
 
 @pytest.mark.parametrize("away", [server_error(503), quota_exceeded()])
 async def test_an_attempt_that_cannot_reach_its_answer_leaves_it_to_the_next(
-    db: PostgresDb, conn: Conn, provider: ModelServer, away: Answer, monkeypatch: pytest.MonkeyPatch
+    db: PostgresDb, conn: Conn, provider: ModelServer, away: HttpError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pgrun.models._responses_call._OUT_OF_REACH", -1.0)
     provider.script(cut(reply("Hi", usage=USED), 4))
-    provider.script_lookups(*[away] * 3)  # type: ignore[list-item]
+    provider.script_lookups(*[away] * 3)
     async with Worker(db):
         run = await agent_at(provider, db).arun("Hello", background=True)
         assert await run.aresult(timeout=10) == "Hi"

@@ -176,7 +176,7 @@ async def test_the_intent_is_written_only_where_it_decides_something() -> None:
 async def test_a_call_whose_end_nobody_knows_is_lost_if_it_may_not_be_made_twice(answer: str) -> None:
     for ambiguous in ("retry", "fail"):
         with pytest.raises((ModelUnavailable, ModelCallLost)) as caught:
-            await Calls(Provider(fails(unavailable(answer))), Notes(), ambiguous).make(1, HELLO)  # type: ignore[arg-type]
+            await Calls(Provider(fails(unavailable(answer))), Notes(), ambiguous).make(1, HELLO)
         is_lost = answer == "unknown" and ambiguous == "fail"
         assert isinstance(caught.value, ModelCallLost) is is_lost
         assert caught.value.details["code"] == "connection"
