@@ -52,7 +52,7 @@ class _StoredJournal(Journal):
         rows = await patiently(self._claimed, "journal", lambda: self._verbs.steps(run_id))
         steps = (Step(row["step"], row["kind"], row["name"], row["data"], row["duration"]) for row in rows)
         self._recorded = {step.number: step for step in steps}
-        call = await patiently(self._claimed, "call of the model", lambda: self._verbs.call_under_way(run_id))
+        call = await patiently(self._claimed, "answer under way", lambda: self._verbs.call_under_way(run_id))
         self._call = CallUnderWay(call["step"], call["response_id"]) if call else None
 
     async def keep(self, step: Step) -> None:

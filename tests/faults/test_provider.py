@@ -56,7 +56,7 @@ async def until_noted(conn: Conn, run_id: str) -> str:
 
     def noted() -> str | None:
         call = row_of(conn, run_id)["call"] or {}
-        return call.get("response_id")  # type: ignore[no-any-return]
+        return call.get("response_id")
 
     return str(await until(noted, shown=run_id))
 
