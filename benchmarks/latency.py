@@ -1,6 +1,6 @@
 """How much pgrun adds to the time a model takes: submit → request at the model, and last byte of the answer → typed result.
 
-    python benchmarks/latency.py [--runs 300] [--pause 0.02] [--json FILE] [--database-url URL]
+    python benchmarks/latency.py [--runs 300] [--pause 0.02] [--background] [--json FILE] [--database-url URL]
 
 One client process, one worker process, a model server in the client's process, a private Postgres unless a URL is given. Each
 run is followed by a raw NOTIFY → LISTEN round trip on the same server, so that both see the same machine; the ratio is what
@@ -8,6 +8,7 @@ travels to other machines.
 """
 
 import time
+from argparse import Namespace
 from contextlib import ExitStack
 
 import anyio
@@ -32,12 +33,13 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--runs", type=int, default=300)
     made.add_argument("--pause", type=float, default=0.02, help="seconds between runs")
+    made.add_argument("--background", action="store_true", help="in the provider's background mode, which takes 50 ms")
     options = made.parse_args()
     with ExitStack() as stack:
-        models = stack.enter_context(ModelServer())
+        models = stack.enter_context(ModelServer(delay=0.05 if options.background else 0.0))
         url = stack.enter_context(server(options.database_url))
         stack.enter_context(worker(url, environment=models.environ))
-        samples = anyio.run(_measure, url, models, options.runs, options.pause)
+        samples = anyio.run(_measure, url, models, options)
         report = {name: quantiles(values) for name, values in samples.items()}
         raw = report["raw NOTIFY"]["p50"]
         table(
@@ -47,14 +49,14 @@ def main() -> None:
         write(options.json, url, {"runs": options.runs, "milliseconds": report})
 
 
-async def _measure(url: str, models: ModelServer, runs: int, pause: float) -> dict[str, list[float]]:
+async def _measure(url: str, models: ModelServer, options: Namespace) -> dict[str, list[float]]:
     samples: dict[str, list[float]] = {
         "submit → request at the model": [],
         "answer → typed result": [],
         "raw NOTIFY": [],
     }
     db = PostgresDb(url, worker="external")
-    model = OpenAIResponses(id="gpt-5-mini", base_url=models.base_url, api_key="unused")
+    model = OpenAIResponses(id="gpt-5-mini", base_url=models.base_url, api_key="unused", background=options.background)
     agent = Agent(name="Latency", model=model, output_schema=Fact, db=db)
     conninfo = (await db.connected()).runtime.address.conninfo
     async with (
@@ -63,7 +65,7 @@ async def _measure(url: str, models: ModelServer, runs: int, pause: float) -> di
         await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as hears,
     ):
         await hears.execute("listen latency")
-        for number in range(-10, runs):  # the first ten warm up
+        for number in range(-10, options.runs):  # the first ten warm up
             submitted = time.monotonic()
             run = await agent.arun("Tell me about Rome.", background=True)
             await run.aresult(timeout=30)
@@ -74,7 +76,7 @@ async def _measure(url: str, models: ModelServer, runs: int, pause: float) -> di
             if number >= 0:
                 for values, figure in zip(samples.values(), figures, strict=True):
                     values.append(figure)
-            await anyio.sleep(pause)
+            await anyio.sleep(options.pause)
     return samples
 
 

@@ -12,12 +12,14 @@ from pgrun import _hosting
 if TYPE_CHECKING:
     from pgrun.agent import Agent as Agent
     from pgrun.db.postgres import PostgresDb as PostgresDb
+    from pgrun.errors import AnswerQueued as AnswerQueued
     from pgrun.errors import AttemptError as AttemptError
     from pgrun.errors import BudgetExceeded as BudgetExceeded
     from pgrun.errors import ContentFiltered as ContentFiltered
     from pgrun.errors import DatabaseError as DatabaseError
     from pgrun.errors import DatabaseUnavailable as DatabaseUnavailable
     from pgrun.errors import LeaseLost as LeaseLost
+    from pgrun.errors import ModelCallLost as ModelCallLost
     from pgrun.errors import ModelRefused as ModelRefused
     from pgrun.errors import ModelRejected as ModelRejected
     from pgrun.errors import ModelUnavailable as ModelUnavailable
@@ -52,12 +54,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Agent",
+    "AnswerQueued",
     "AttemptError",
     "BudgetExceeded",
     "ContentFiltered",
     "DatabaseError",
     "DatabaseUnavailable",
     "LeaseLost",
+    "ModelCallLost",
     "ModelRefused",
     "ModelRejected",
     "ModelUnavailable",

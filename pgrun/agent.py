@@ -8,14 +8,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
 from uuid import uuid4
 from weakref import WeakSet
 
 import anyio
+from pydantic_core import from_json
 
 from pgrun._ids import check_run_id
+from pgrun._stopping import stop_left_calls
 from pgrun._sync import run_sync
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.verbs import NewRun
@@ -257,7 +259,10 @@ class Agent(Generic[T]):
         return run_sync(partial(self.aget_run_output, run_id, session_id, output_schema=output_schema))
 
     async def acancel_run(self, run_id: str) -> bool:
-        """Cancels a run, whoever executes it: one that waits at once, a running one by closing its request to the model.
+        """Cancels a run, whoever executes it: one that waits at once, a running one by stopping its call to the model.
+
+        A provider that goes on with an answer by itself is told to stop: by the worker that executes the run, or from here if
+        that worker is dead.
 
         Returns:
             Whether it is cancelled or being cancelled; False if it had already ended otherwise.
@@ -265,8 +270,12 @@ class Agent(Generic[T]):
         Raises:
             RunNotFound: There is no such run.
         """
-        db = self._needs_db()
-        return await (await db.connected()).verbs.cancel(check_run_id(run_id)) in ("cancelled", "cancelling")
+        verbs = (await self._needs_db().connected()).verbs
+        state = await verbs.cancel(check_run_id(run_id))
+        if state == "cancelled":  # nobody executes it
+            left = await verbs.take_left_calls([*_registry], run_id=run_id)
+            await stop_left_calls(verbs, left, known_definition)
+        return state in ("cancelled", "cancelling")
 
     def cancel_run(self, run_id: str) -> bool:
         """The same as `acancel_run`, for code without an event loop."""
@@ -451,6 +460,32 @@ class Agent(Generic[T]):
 def registered_agents() -> dict[str, Agent[Any]]:
     """The agents this process has declared, by name; of two with one name the later."""
     return dict(_registry)
+
+
+def known_definition(name: str, stored: str | None) -> AgentDefinition | None:
+    """What an agent's run executes: the live agent's, with whatever only this process has, such as its key; else what travelled.
+
+    Args:
+        name: Of the agent.
+        stored: The definition that travelled with the run, as JSON text; None for an agent with tools, known by its name.
+
+    Raises:
+        UsageError: What travelled cannot be read.
+    """
+    agent = _registry.get(name)
+    if agent is not None and (None if stored is None else _parsed(stored)) == agent.stored_definition:
+        return agent.definition
+    return None if stored is None else _stored_definition(stored)
+
+
+@lru_cache(maxsize=256)
+def _parsed(definition: str) -> Any:
+    return from_json(definition)
+
+
+@lru_cache(maxsize=256)
+def _stored_definition(definition: str) -> AgentDefinition:
+    return AgentDefinition.from_json(from_json(definition))
 
 
 def _check_name_is_its_own(agent: Agent[Any]) -> None:

@@ -15,7 +15,9 @@
     └── AttemptError                  how one attempt ended; the worker decides what follows
         ├── ModelUnavailable          retried: 408, 409, 429, 5xx, connection lost, time-out
         ├── QuotaExceeded             postponed without using an attempt: no credit left, or the key is not accepted
+        ├── AnswerQueued              looked for again later without using an attempt: the provider has not begun with it
         ├── ModelRejected             permanent: the provider does not accept the request
+        ├── ModelCallLost             permanent: what became of a call cannot be known, and it may not be made twice
         ├── ModelRefused              permanent: the model declined to answer
         ├── ContentFiltered           permanent: the provider's filter cut the answer
         ├── OutputTruncated           permanent: the answer hit the token limit
@@ -28,7 +30,7 @@
 Ids are attributes, the message says what to do, and the cause is chained.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 
 class PgrunError(Exception):
@@ -99,12 +101,15 @@ class AttemptError(PgrunError):
     Attributes:
         details: JSON-ready facts stored in the run's `error` column beside type and message.
         metrics: Usage that was paid before the attempt ended, or None.
+        answer: What a failed call of the model leaves at the provider: `none` (nothing, or an end that was counted), `unknown`
+            (it may have been answered and paid for), or `pending` (it goes on there, and can be had by its id).
     """
 
     def __init__(self, message: str, **details: Any) -> None:
         super().__init__(message)
         self.details = {key: value for key, value in details.items() if value is not None}
         self.metrics: Any = None
+        self.answer: Literal["none", "unknown", "pending"] = "none"
 
 
 class ModelUnavailable(AttemptError):
@@ -123,8 +128,20 @@ class QuotaExceeded(AttemptError):
     """The account has no credit left or its key is not accepted: no attempt of any run can succeed until a person acts."""
 
 
+class AnswerQueued(AttemptError):
+    """The provider has taken the call, and not begun with it for so long that the run gives its slot to others meanwhile."""
+
+    def __init__(self, message: str, **details: Any) -> None:
+        super().__init__(message, **details)
+        self.answer = "pending"
+
+
 class ModelRejected(AttemptError):
     """The provider does not accept this request (400, 404, 422 …); repeating it cannot help."""
+
+
+class ModelCallLost(AttemptError):
+    """What became of a call of the model cannot be known, and `RetryPolicy.ambiguous` says that it must not be made twice."""
 
 
 class ModelRefused(AttemptError):

@@ -2,8 +2,11 @@
 
 import random
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from pgrun.errors import UsageError
+
+Ambiguous = Literal["retry", "fail"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +25,11 @@ class RetryPolicy:
     """Longest wait in seconds that the doubling reaches; a longer Retry-After is honoured all the same."""
     jitter: float = 0.25
     """Share of the delay by which it is varied at random, so that runs that failed together do not return together."""
+    ambiguous: Ambiguous = "retry"
+    """What follows if nobody can know whether a call of the model was answered: its worker died, or its connection broke, before
+    its id was known, or the provider does not find the id any more. `retry`: it is made again, so at most one answer is paid for
+    twice. `fail`: the run ends in `ModelCallLost`; this costs one statement more per call, which says that it begins. With a
+    provider's background mode the window is the time until its first word, without it the whole call."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 32767:
@@ -30,6 +38,8 @@ class RetryPolicy:
             raise UsageError(
                 "RetryPolicy: base_delay and max_delay are seconds >= 0, jitter is a share between 0 and 1"
             )
+        if self.ambiguous not in get_args(Ambiguous):
+            raise UsageError(f"RetryPolicy.ambiguous is {self.ambiguous!r}; it is retry or fail")
 
     def delay(self, attempt: int, *, retry_after: float | None = None) -> float:
         """Seconds to wait after the given attempt (counted from 1) has failed."""

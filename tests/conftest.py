@@ -132,7 +132,14 @@ async def db(dsn: str) -> AsyncIterator[PostgresDb]:
 
 @pytest.fixture
 def models() -> Iterator[ModelServer]:
-    """A model server that answers validly at once unless it is told otherwise."""
+    """A model server that answers validly at once unless it is told otherwise; without background mode, as most have none."""
+    with ModelServer(background="ignored") as server:
+        yield server
+
+
+@pytest.fixture
+def provider() -> Iterator[ModelServer]:
+    """The same with background mode, as OpenAI has it."""
     with ModelServer() as server:
         yield server
 

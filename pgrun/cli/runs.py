@@ -179,6 +179,8 @@ def _each(run_ids: list[str], verb: str, database_url: str | None, schema: str, 
             for run_id in checked:  # one that cannot must not keep the others from it
                 try:
                     states[run_id] = await getattr(verbs, verb)(run_id)
+                    if states[run_id] == "cancelled" and (left := await verbs.take_left_calls([], run_id=run_id)):
+                        await _stop(verbs, left)
                 except PgrunError as error:
                     errors[run_id] = str(error)
         if as_json:
@@ -191,6 +193,14 @@ def _each(run_ids: list[str], verb: str, database_url: str | None, schema: str, 
         return 1 if errors else 0
 
     run(command)
+
+
+async def _stop(verbs: Any, left: Any) -> None:
+    """Has providers stop what they still work on."""
+    from pgrun._stopping import stop_left_calls
+    from pgrun.agent import known_definition
+
+    await stop_left_calls(verbs, left, known_definition)
 
 
 def _data(text: str, what: str) -> Any:

@@ -67,11 +67,21 @@ class Claimed(NamedTuple):
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
 
 
+class LeftCall(NamedTuple):
+    """An answer that a provider still works on although its run has ended; the definition is JSON text, if it travels."""
+
+    run_id: str
+    response_id: str
+    name: str
+    definition: str | None
+
+
 @dataclass(slots=True)
 class Ending:
     """How a claimed run ended: completed with an output, error with an error, or cancelled.
 
-    Bytes as `output` are JSON already. Metrics None: those in the row stay.
+    Bytes as `output` are JSON already. Metrics None: those in the row stay. With `keeps_call` the provider still works on an
+    answer, which is to be stopped there.
     """
 
     claimed: Claimed
@@ -81,6 +91,7 @@ class Ending:
     content_type: str | None = None
     error: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
+    keeps_call: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,9 +229,18 @@ class Verbs:
         return {run_id for (run_id,) in written}
 
     async def retry(
-        self, claimed: Claimed, *, delay: float, error: dict[str, Any], metrics: dict[str, Any] | None
+        self,
+        claimed: Claimed,
+        *,
+        delay: float,
+        error: dict[str, Any],
+        metrics: dict[str, Any] | None,
+        keeps_call: bool = False,
     ) -> str | None:
-        """Makes a run due again in `delay` seconds; returns its status, None if the claim was stale."""
+        """Makes a run due again in `delay` seconds; returns its status, None if the claim was stale.
+
+        With `keeps_call` the next attempt takes up the call of the model that is under way.
+        """
         row = await self._runtime.fetch_one(
             "retry_run",
             {
@@ -229,6 +249,7 @@ class Verbs:
                 "delay": delay,
                 "error": _json(error),
                 "metrics": _json_or_none(metrics),
+                "keeps_call": keeps_call,
             },
         )
         return None if row is None else str(row["status"])
@@ -240,10 +261,11 @@ class Verbs:
         delay: float = 0.0,
         error: dict[str, Any] | None = None,
         metrics: dict[str, Any] | None = None,
+        keeps_call: bool = True,
     ) -> set[str]:
         """Gives runs, as pairs of run_id and fence, back uncounted; returns the ids of those that were still ours.
 
-        Without `error` or `metrics` the rows keep theirs.
+        Without `error` or `metrics` the rows keep theirs; `keeps_call` as for `retry`.
         """
         rows = await self._runtime.fetch(
             "release_runs",
@@ -253,6 +275,7 @@ class Verbs:
                 "delay": delay,
                 "error": _json_or_none(error),
                 "metrics": _json_or_none(metrics),
+                "keeps_call": keeps_call,
             },
         )
         return {str(row["run_id"]) for row in rows}
@@ -335,6 +358,27 @@ class Verbs:
     async def steps(self, run_id: str) -> list[Row]:
         """The journal of a run, in order: step, kind, name, data, duration in seconds."""
         return await self._runtime.fetch("get_steps", {"run_id": run_id})
+
+    async def note_call(self, claimed: Claimed, number: int, response_id: str | None) -> bool:
+        """Notes the call of the model that is under way, with the provider's id once it has one; False if the claim was stale."""
+        held = {"run_id": claimed.run_id, "fence": claimed.fence}
+        params = {**held, "number": number, "response_id": response_id or ""}
+        return bool(await self._runtime.fetch_tuples("note_call", params))
+
+    async def call_under_way(self, run_id: str) -> Row | None:
+        """The call of the model that an earlier attempt has left: step, response_id; None if there is none."""
+        return await self._runtime.fetch_one("get_call", {"run_id": run_id})
+
+    async def take_left_calls(
+        self, names: Sequence[str], *, queues: Sequence[str] = (), run_id: str = ""
+    ) -> list[LeftCall]:
+        """Answers that have to be stopped at their provider, of one run or of some queues; they are the caller's for a minute."""
+        params = {"names": [*names], "queues": [*queues], "run_id": run_id}
+        return [LeftCall(*row) for row in await self._runtime.fetch_tuples("take_left_calls", params)]
+
+    async def forget_left_call(self, left: LeftCall) -> None:
+        """Says that an answer has been stopped at its provider."""
+        await self._runtime.fetch("forget_left_call", {"run_id": left.run_id, "response_id": left.response_id})
 
     async def history(self, session_id: str, *, before: str, runs: int) -> list[tuple[Any, Any]]:
         """Input and output of the last so many completed runs of a session that come before a run, the earliest first."""
@@ -479,6 +523,8 @@ def _ending(ending: Ending) -> str:
         members.append(f'"metrics":{_json(ending.metrics)}')
     if ending.tools is not None:
         members.append(f'"tools":{_json(ending.tools)}')
+    if ending.keeps_call:
+        members.append('"call":true')
     return ",".join(members) + "}"
 
 

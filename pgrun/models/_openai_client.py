@@ -1,12 +1,14 @@
 """The openai SDK at arm's length: imported at the first call, one client per account and event loop, errors in our words."""
 
+import logging
 import os
 import re
 import threading
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import anyio.to_thread
@@ -14,14 +16,12 @@ from anyio.lowlevel import current_token
 
 from pgrun.errors import ModelUnavailable, QuotaExceeded
 from pgrun.models import _prices
-from pgrun.models._openai_failures import translated
+from pgrun.models._openai_failures import translated, uncertain
 
 if TYPE_CHECKING:
     import openai
-    from openai.types.chat import ChatCompletion
-    from openai.types.responses import Response
 
-T = TypeVar("T")
+_log = logging.getLogger("pgrun.models")
 
 NO_KEY = "none"
 """The key for servers that must not get ours; those that ask for none accept it."""
@@ -38,17 +38,26 @@ class Account:
     organization: str | None = None
 
 
-_clients: weakref.WeakKeyDictionary[Any, dict[Account, "openai.AsyncOpenAI"]] = weakref.WeakKeyDictionary()
+@dataclass(frozen=True, eq=False)
+class Endpoint:
+    """A server, and what it has turned out not to have: a feature, by the model it was asked for with."""
+
+    client: "openai.AsyncOpenAI"
+    lacks: set[tuple[str, str]] = field(default_factory=set)
+
+    @property
+    def base_url(self) -> str:
+        """Where it is."""
+        return str(self.client.base_url)
+
+    def note_lack(self, model: str, feature: str) -> None:
+        """Remembers that it need not be asked for this feature again, and says so once."""
+        if (model, feature) not in self.lacks:
+            self.lacks.add((model, feature))
+            _log.info("%s has no %s for %s: calls are made without", self.base_url, feature, model)
 
 
-async def create_response(account: Account, body: dict[str, Any], *, timeout: float) -> "Response":
-    """One ``responses.create`` without retries, within `timeout` seconds in all; what fails is an `AttemptError`."""
-    return await _create(account, lambda client: client.responses.create(**body, timeout=timeout), timeout)
-
-
-async def create_completion(account: Account, body: dict[str, Any], *, timeout: float) -> "ChatCompletion":
-    """One ``chat.completions.create``, in the same way."""
-    return await _create(account, lambda client: client.chat.completions.create(**body, timeout=timeout), timeout)
+_endpoints: weakref.WeakKeyDictionary[Any, dict[Account, Endpoint]] = weakref.WeakKeyDictionary()
 
 
 async def preload() -> None:
@@ -56,30 +65,40 @@ async def preload() -> None:
     await anyio.to_thread.run_sync(_import)
 
 
-async def _create(account: Account, call: "Callable[[openai.AsyncOpenAI], Awaitable[T]]", timeout: float) -> T:
-    client = await _client(account)
+async def endpoint_of(account: Account) -> Endpoint:
+    """The server of an account, as this event loop knows it.
+
+    Raises:
+        QuotaExceeded: There is no key here, or none that could be sent.
+    """
+    endpoints = _endpoints.setdefault(current_token().native_token, {})
+    if account not in endpoints:
+        # In a thread: import and first use take 0.6 s, for which the event loop would stand still.
+        made = await anyio.to_thread.run_sync(_make_client, account)
+        endpoints.setdefault(account, Endpoint(made))
+    return endpoints[account]
+
+
+@contextmanager
+def in_our_words(endpoint: Endpoint) -> Iterator[None]:
+    """Makes an `AttemptError` of whatever the SDK raises in its block."""
+    import httpx2
     import openai
 
     try:
-        with anyio.fail_after(timeout):
-            return await call(client)
-    except TimeoutError:
-        raise ModelUnavailable(f"no answer from {client.base_url} within {timeout:g} s", code="timeout") from None
+        yield
     except openai.OpenAIError as error:
-        raise translated(error, str(client.base_url)) from error
+        raise translated(error, endpoint.base_url) from error
+    except httpx2.HTTPError as error:  # in the middle of a whole answer to a request for a stream
+        raise uncertain(ModelUnavailable(f"{endpoint.base_url}: {error}", code="connection")) from error
     except ValueError as error:  # the body is not the JSON it claims to be; the SDK lets json's error through
-        raise ModelUnavailable(
-            f"{client.base_url} sent an answer that cannot be read: {error}", code="unreadable"
-        ) from error
+        words = f"{endpoint.base_url} sent an answer that cannot be read: {error}"
+        raise uncertain(ModelUnavailable(words, code="unreadable")) from error
 
 
-async def _client(account: Account) -> "openai.AsyncOpenAI":
-    clients = _clients.setdefault(current_token().native_token, {})
-    if account not in clients:
-        # In a thread: import and first use take 0.6 s, for which the event loop would stand still.
-        made = await anyio.to_thread.run_sync(_make_client, account)
-        clients.setdefault(account, made)
-    return clients[account]
+def too_late(endpoint: Endpoint, timeout: float) -> ModelUnavailable:
+    """That there was no answer in time."""
+    return ModelUnavailable(f"no answer from {endpoint.base_url} within {timeout:g} s", code="timeout")
 
 
 def _make_client(account: Account) -> "openai.AsyncOpenAI":
@@ -103,7 +122,7 @@ def _make_client(account: Account) -> "openai.AsyncOpenAI":
             "the API key here is not one: it is empty, or has a space, line break or other character no key has",
             code="invalid_api_key",
         )
-    client.responses.create, client.chat.completions.create  # noqa: B018  loads the types they need
+    client.responses.with_raw_response, client.chat.completions.with_raw_response  # noqa: B018  loads the types they need
     # The first answer will be priced in a second or so; the first request need not wait for the lists.
     threading.Thread(target=_prices.preload, name="pgrun-prices", daemon=True).start()
     return client

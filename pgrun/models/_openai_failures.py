@@ -1,6 +1,7 @@
 """Failures of the openai SDK and of the servers behind it, in our words: they say whether trying again can help."""
 
 import time
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,10 @@ if TYPE_CHECKING:
     import openai
 
 
+# Of the SDK's HTTP client: nothing of the request has left this machine.
+_NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
+
+
 def translated(error: "openai.OpenAIError", base_url: str) -> AttemptError:
     """What the SDK raised, in our words."""
     import openai
@@ -17,8 +22,35 @@ def translated(error: "openai.OpenAIError", base_url: str) -> AttemptError:
     if isinstance(error, openai.APIStatusError):
         return _from_status(error, base_url)
     if isinstance(error, openai.APIConnectionError):
-        return ModelUnavailable(f"no connection to {base_url}: {error.__cause__ or error}", code="connection")
-    return ModelUnavailable(f"{base_url}: {error}")
+        lost = ModelUnavailable(f"no connection to {base_url}: {error.__cause__ or error}", code="connection")
+        return lost if type(error.__cause__).__name__ in _NOT_SENT else uncertain(lost)
+    if isinstance(error, openai.APIError) and isinstance(error.body, dict):  # in the middle of a stream
+        return told_in_stream(error.body, base_url)
+    return uncertain(ModelUnavailable(f"{base_url}: {error}"))
+
+
+def told_in_stream(error: Mapping[str, Any], where: str) -> AttemptError:
+    """The failure that a stream ends with: `error` has the provider's code, type and message, as far as it gives them."""
+    code, kind, words = (str(error.get(name) or "") for name in ("code", "type", "message"))
+    if code.isdecimal() and int(code) >= 400:  # gateways hand on the status of the server behind them
+        return failure(int(code), where, words, kind=kind)
+    if "insufficient_quota" in (code, kind):
+        return failure(429, where, words, code=code, kind=kind)
+    return uncertain(ModelUnavailable(f"{where} broke off the answer: {words or code or kind}", code=code or "error"))
+
+
+def names(error: ModelRejected, *words: str) -> bool:
+    """Whether a request was not accepted because of something in it that has one of these words in its name, or is unknown."""
+    if error.details.get("status_code") not in (400, 422):
+        return False
+    said = f"{error.details.get('param')} {error}".lower()
+    return any(word in said for word in (*words, "unknown parameter", "unrecognized", "extra inputs", "extra fields"))
+
+
+def uncertain(error: ModelUnavailable) -> ModelUnavailable:
+    """The same, about a call of which nobody can say whether it was answered."""
+    error.answer = "unknown"
+    return error
 
 
 def failure(

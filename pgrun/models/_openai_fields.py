@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pgrun.errors import ModelUnavailable
+from pgrun.models._openai_failures import uncertain
 from pgrun.run.base import RunMetrics
 
 
@@ -40,4 +41,4 @@ def reading(answer: Any, what: str) -> Iterator[None]:
         yield
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         words = f"the server sent something else than {what}: {answer!r:.200}"
-        raise ModelUnavailable(words, code="unreadable") from error
+        raise uncertain(ModelUnavailable(words, code="unreadable")) from error

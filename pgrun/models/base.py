@@ -1,5 +1,6 @@
 """What the turns of a run need from a model: one call, with a request and a response that know no provider."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -71,9 +72,15 @@ class Watch:
 
     Attributes:
         wants_text: Whether someone reads along, so that the answer should come piece by piece. It may change during a call.
+        keeps_ids: Whether what `created` is told is kept where another process finds it. Else nobody can come back to an answer
+            that the provider goes on with, and a call that is cancelled stops it there too.
+        patience: Seconds for which an answer that was told by `created`, and that the provider has only queued, is waited for;
+            then the call raises `AnswerQueued`.
     """
 
     wants_text: bool = False
+    keeps_ids: bool = False
+    patience: float = math.inf
 
     def created(self, response_id: str) -> None:
         """The provider has begun an answer that it goes on with by itself, and under which id it can be had later."""
@@ -123,6 +130,8 @@ class ModelResponse:
         model: The model that answered, as the provider names it.
         calls: What the model wants to know before it answers.
         items: With calls, what `Message.items` has to be.
+        rate_limits: What the provider says of its limits and of what is left of them, None if nothing: `limit_requests`,
+            `remaining_requests`, `reset_requests` (seconds), and the same of `tokens`, as far as they are told.
     """
 
     text: str
@@ -133,6 +142,7 @@ class ModelResponse:
     model: str | None = None
     calls: tuple[ToolCall, ...] = ()
     items: tuple[dict[str, Any], ...] = ()
+    rate_limits: dict[str, float] | None = None
 
 
 @runtime_checkable
@@ -157,6 +167,20 @@ class Model(Protocol):
             ModelUnavailable: Asking again later may help.
             QuotaExceeded: Nothing will help before a person acts.
             ModelRejected: The request itself is not accepted.
+            ModelCallLost: There is nothing under `request.response_id` (any more).
+            AnswerQueued: It can be had later, see `Watch.patience`.
+        """
+
+
+@runtime_checkable
+class BackgroundModel(Model, Protocol):
+    """A model whose provider goes on with an answer by itself; it tells `Watch.created` of them."""
+
+    async def stop(self, response_id: str) -> None:
+        """Has the provider leave off an answer; nothing happens if it has ended, or is not there any more.
+
+        Raises:
+            AttemptError: The provider could not be told.
         """
 
 

@@ -6,19 +6,31 @@ a paid answer away when the answer does not fit.
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+import anyio
+
+from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable
 from pgrun.models._openai_answer import response_from
-from pgrun.models._openai_client import create_response
+from pgrun.models._openai_client import Endpoint, endpoint_of, too_late
+from pgrun.models._openai_failures import names
+from pgrun.models._openai_fields import usage_of
 from pgrun.models._openai_model import OpenAIModel
 from pgrun.models._openai_request import chosen, described, input_items
 from pgrun.models._openai_tools import tool_arguments
-from pgrun.models.base import ModelRequest, ModelResponse
+from pgrun.models._responses_call import ResponsesCall
+from pgrun.models.base import ModelRequest, ModelResponse, Watch
 from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
 
 # These models think before they answer and want their responses stored; for others `store` is left to the account.
 _STORES = re.compile(r"(o3|o4-mini|gpt-5|gpt-6)")
 _THOUGHTS = "reasoning.encrypted_content"
+
+# What a server may lack.
+_BACKGROUND = "background mode"
+_STREAMS = "streams"
 
 
 class OpenAIResponses(OpenAIModel):
@@ -46,13 +58,16 @@ class OpenAIResponses(OpenAIModel):
         parallel_tool_calls: Whether the model may call several tools at once.
         include: Additional output to include.
         extra_body: Merged into the request body as it is.
+        background: Whether the provider goes on with an answer when nobody listens any more, so that after a crash, a deploy or a
+            lost connection the same answer is taken up again instead of being paid for twice. None: for runs in a database, if
+            the server has background mode and `store` is not False. True: always, and it is an error if the server has none.
     """
 
     provider: str = "openai.responses"
     _names = (
         *("temperature", "top_p", "max_output_tokens", "reasoning", "reasoning_effort", "reasoning_summary"),
         *("verbosity", "store", "metadata", "user", "truncation", "service_tier", "parallel_tool_calls", "include"),
-        "extra_body",
+        *("extra_body", "background"),
     )
 
     def __init__(
@@ -78,17 +93,37 @@ class OpenAIResponses(OpenAIModel):
         parallel_tool_calls: bool | None = None,
         include: list[str] | None = None,
         extra_body: Mapping[str, Any] | None = None,
+        background: bool | None = None,
     ) -> None:
         self._declare(locals())
 
     async def call(self, request: ModelRequest) -> ModelResponse:
         """See `Model.call`."""
-        answer = await create_response(self._account, self.body(request), timeout=self.timeout)
-        return self._priced(response_from(answer))
+        endpoint = await endpoint_of(self._account)
+        call = ResponsesCall(endpoint, request.watch, timeout=self.timeout)
+        try:
+            with anyio.fail_after(self.timeout):
+                answer = await self._answer(call, endpoint, request)
+        except TimeoutError:
+            answer = await _left_off(call, too_late(endpoint, self.timeout))
+        except anyio.get_cancelled_exc_class():
+            if call.response_id is not None and not request.watch.keeps_ids:
+                with suppress(AttemptError):
+                    await call.stop()
+            raise
+        response = replace(self._priced(response_from(answer)), rate_limits=call.rate_limits)
+        call.teller.tell_rest(response)
+        return response
+
+    async def stop(self, response_id: str) -> None:
+        """See `BackgroundModel.stop`."""
+        call = ResponsesCall(await endpoint_of(self._account), Watch(), timeout=self.timeout)
+        call.response_id = response_id
+        await call.stop()
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
         """The arguments of ``responses.create`` for a request."""
-        options = dict(self._options)
+        options = {name: value for name, value in self._options.items() if name != "background"}
         body: dict[str, Any] = {
             "model": self.id,
             "input": input_items(request.messages),
@@ -102,6 +137,64 @@ class OpenAIResponses(OpenAIModel):
         if text := _text(request, options):
             body["text"] = text
         return body | options
+
+    async def _answer(self, call: ResponsesCall, endpoint: Endpoint, request: ModelRequest) -> Any:
+        if request.response_id is not None:
+            return await call.attach(request.response_id)
+        body, wants_background = self.body(request), self._wants_background(request.watch)
+        if wants_background and ((self.id, _BACKGROUND) not in endpoint.lacks or self._options.get("background")):
+            try:
+                answer = await call.ask({**body, "background": True, "stream": True})
+            except ModelRejected as error:
+                if self._options.get("background") or not names(error, "background", "stream"):
+                    raise
+            else:
+                if call.response_id is None:
+                    endpoint.note_lack(self.id, _BACKGROUND)
+                return answer
+        # A request that is not accepted costs nothing. Whether it was for what it asked for, shows if it is without.
+        answer = await self._ask_in_foreground(call, endpoint, body, wants_text=request.watch.wants_text)
+        if wants_background:
+            endpoint.note_lack(self.id, _BACKGROUND)
+        return answer
+
+    async def _ask_in_foreground(
+        self, call: ResponsesCall, endpoint: Endpoint, body: dict[str, Any], *, wants_text: bool
+    ) -> Any:
+        if wants_text and (self.id, _STREAMS) not in endpoint.lacks:
+            try:
+                return await call.ask({**body, "stream": True})
+            except ModelRejected as error:
+                if not names(error, "stream"):
+                    raise
+            answer = await call.ask(body)
+            endpoint.note_lack(self.id, _STREAMS)
+            return answer
+        return await call.ask(body)
+
+    def _wants_background(self, watch: Watch) -> bool:
+        given: bool | None = self._options.get("background")
+        return watch.keeps_ids and self._options.get("store") is not False if given is None else given
+
+
+async def _left_off(call: ResponsesCall, late: ModelUnavailable) -> Any:
+    """The `Response` that was completed just before the provider left it off.
+
+    Raises:
+        ModelUnavailable: It was left off; `metrics` has what it used all the same.
+    """
+    late.answer = "unknown"
+    if call.response_id is None:
+        raise late
+    try:
+        answer = await call.stop()
+    except AttemptError:
+        late.answer = "pending"
+        raise late from None
+    if getattr(answer, "status", None) == "completed":
+        return answer
+    late.answer, late.metrics = "none", usage_of(answer, "input", "output")
+    raise late
 
 
 def _reasoning(options: dict[str, Any]) -> dict[str, Any]:

@@ -4,15 +4,24 @@ For OpenAI's own models `OpenAIResponses` is the better choice: there they find 
 """
 
 from collections.abc import Mapping
+from contextlib import aclosing
+from dataclasses import replace
 from typing import Any, get_args
 
-from pgrun.errors import UsageError
+import anyio
+
+from pgrun.errors import ModelRejected, UsageError
 from pgrun.models._chat_answer import answer_from
 from pgrun.models._chat_request import StructuredOutput, chat_messages, chosen, described, response_format
-from pgrun.models._openai_client import create_completion
+from pgrun.models._chat_stream import assembled, completion_of
+from pgrun.models._openai_client import Endpoint, endpoint_of, in_our_words, too_late
+from pgrun.models._openai_failures import names, uncertain
 from pgrun.models._openai_model import OpenAIModel
+from pgrun.models._openai_reply import events, is_stream, rate_limits, whole
 from pgrun.models._openai_tools import tool_arguments
-from pgrun.models.base import ModelRequest, ModelResponse
+from pgrun.models.base import ModelRequest, ModelResponse, Watch
+
+_STREAMS = "streams"
 
 
 class OpenAIChat(OpenAIModel):
@@ -87,8 +96,16 @@ class OpenAIChat(OpenAIModel):
 
     async def call(self, request: ModelRequest) -> ModelResponse:
         """See `Model.call`."""
-        answer = await create_completion(self._account, self.body(request), timeout=self.timeout)
-        return self._priced(answer_from(answer))
+        endpoint = await endpoint_of(self._account)
+        try:
+            with anyio.fail_after(self.timeout):
+                raw, answer = await self._answer(endpoint, self.body(request), request.watch)
+        except TimeoutError:
+            raise uncertain(too_late(endpoint, self.timeout)) from None
+        response = replace(self._priced(answer_from(answer)), rate_limits=rate_limits(raw.headers))
+        if not is_stream(raw):
+            _tell(request.watch, response)
+        return response
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
         """The arguments of ``chat.completions.create`` for a request."""
@@ -104,3 +121,32 @@ class OpenAIChat(OpenAIModel):
         if request.output is not None:
             body |= response_format(request.output, form)
         return body | options
+
+    async def _answer(self, endpoint: Endpoint, body: dict[str, Any], watch: Watch) -> tuple[Any, Any]:
+        if not watch.wants_text or (self.id, _STREAMS) in endpoint.lacks:
+            return await self._ask(endpoint, body, watch)
+        try:
+            return await self._ask(endpoint, {**body, "stream": True, "stream_options": {"include_usage": True}}, watch)
+        except ModelRejected as error:
+            if not names(error, "stream"):
+                raise
+        answer = await self._ask(endpoint, body, watch)  # what is not accepted costs nothing
+        endpoint.note_lack(self.id, _STREAMS)
+        return answer
+
+    async def _ask(self, endpoint: Endpoint, body: dict[str, Any], watch: Watch) -> tuple[Any, Any]:
+        """The reply with its headers, and the `ChatCompletion` in it, or whatever else was sent."""
+        with in_our_words(endpoint):
+            raw = await endpoint.client.chat.completions.with_raw_response.create(**body, timeout=self.timeout)
+            if not is_stream(raw):
+                return raw, completion_of(await whole(raw))
+            async with aclosing(events(raw)) as chunks:
+                return raw, await assembled(chunks, watch, endpoint.base_url)
+
+
+def _tell(watch: Watch, response: ModelResponse) -> None:
+    """Tells of an answer that came whole."""
+    if response.text:
+        watch.text(response.text)
+    for call in response.calls:
+        watch.call(call.call_id, call.name)

@@ -51,7 +51,9 @@ async def execute_here(
         run_id=run.run_id, session_id=run.session_id, agent_name=name, attempt=1, metadata=choices.metadata
     )
     calls = ToolCalls(definition.tools, context)
-    turns = Turns(definition.model, definition.messages(data), schema, calls=calls)
+    turns = Turns(
+        definition.model, definition.messages(data), schema, calls=calls, ambiguous=definition.retry.ambiguous
+    )
     try:
         content = await _with_retries(run, turns, definition.retry, choices.max_attempts)
         run.status, run.content = RunStatus.completed, schema.load(content) if schema else content

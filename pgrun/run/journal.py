@@ -4,6 +4,7 @@ A step is recorded when it is done, and never changed. Steps are numbered in the
 from recorded answers is the same in every attempt, and so are the numbers.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -33,6 +34,19 @@ class Step:
     duration: float
 
 
+@dataclass(frozen=True)
+class CallUnderWay:
+    """A call of the model that an earlier attempt had begun.
+
+    Attributes:
+        number: Of its step.
+        response_id: Under which its provider goes on with it; None if it is only known that it was to be made.
+    """
+
+    number: int
+    response_id: str | None
+
+
 class Journal:
     """The journal of one attempt; this one forgets, for runs without a database.
 
@@ -40,17 +54,29 @@ class Journal:
         recorded: The steps of earlier attempts, by number.
         requirements: What the run has waited for a person for.
         begun: Steps that have begun and may have happened, by number: how often.
+        call: The call of the model that an earlier attempt had begun.
+
+    Attributes:
+        keeps_calls: Whether another attempt finds what `note_call` is told.
+        patience: Seconds for which this attempt waits for an answer that its provider has only queued.
+        waits: Whether this attempt does nothing but wait for an answer that another can take up just as well.
     """
+
+    keeps_calls = False
+    patience = math.inf
 
     def __init__(
         self,
         recorded: Mapping[int, Step] = MappingProxyType({}),
         requirements: Sequence[RunRequirement] = (),
         begun: Mapping[int, int] = MappingProxyType({}),
+        call: CallUnderWay | None = None,
     ) -> None:
         self.requirements = requirements
+        self.waits = False
         self._recorded = recorded
         self._begun = begun
+        self._call = call
         self._last = 0
 
     def begin(self, count: int = 1) -> int:
@@ -85,3 +111,18 @@ class Journal:
         Raises:
             LeaseLost: The run belongs to another attempt.
         """
+
+    def under_way(self, number: int) -> CallUnderWay | None:
+        """The call that an earlier attempt had begun as this step, or None."""
+        return self._call if self._call and self._call.number == number else None
+
+    async def note_call(self, number: int, response_id: str | None) -> None:
+        """Notes that a step is a call of the model, and under which id its provider goes on with it; then that is not lost.
+
+        Raises:
+            LeaseLost: The run belongs to another attempt.
+        """
+
+    def wait(self, waits: bool) -> None:
+        """Says whether the attempt waits, see `waits`."""
+        self.waits = waits

@@ -22,6 +22,8 @@ from pgrun.errors import (
     TurnLimitExceeded,
 )
 from pgrun.models.base import Message, Model, ModelRequest, ModelResponse, OutputFormat, ToolCall
+from pgrun.retry import Ambiguous
+from pgrun.run._calls import Calls
 from pgrun.run._storable import storable_json, storable_text
 from pgrun.run._tool_calls import ToolCalls
 from pgrun.run.base import RunMetrics
@@ -40,6 +42,7 @@ class Turns:
     messages: tuple[Message, ...]
     output: OutputSchema[Any] | None = None
     calls: ToolCalls = field(kw_only=True)
+    ambiguous: Ambiguous = field(default="retry", kw_only=True)
     metrics: RunMetrics = field(default_factory=RunMetrics)
     taken: int = 0
     """How many times the model has answered."""
@@ -75,7 +78,7 @@ class Turns:
             self.taken += 1
             return _Answer(_RESPONSE.validate_python(recorded))
         began = time.monotonic()
-        response = await self._ask()
+        response = await self._ask(number)
         return _Answer(response, number, time.monotonic() - began)
 
     async def _keep(self, answer: "_Answer") -> None:
@@ -83,9 +86,9 @@ class Turns:
             data = from_json(storable_json(json.dumps(_RESPONSE.dump_python(answer.response, exclude_defaults=True))))
             await self.calls.journal.keep(Step(answer.number, "model_call", self.model.id, data, answer.duration))
 
-    async def _ask(self) -> ModelResponse:
+    async def _ask(self, number: int) -> ModelResponse:
         try:
-            response = await self.model.call(self._request())
+            response = await Calls(self.model, self.calls.journal, self.ambiguous).make(number, self._request())
         except AttemptError as error:
             if error.metrics is not None:
                 self.metrics += error.metrics

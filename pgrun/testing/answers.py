@@ -137,7 +137,15 @@ class HttpError(Answer):
 
 @dataclass(frozen=True, repr=False)
 class Hang(Worked):
-    """No output until the client disconnects or the test calls `ModelServer.release`."""
+    """No output until the client disconnects or the test calls `ModelServer.release`.
+
+    Attributes:
+        silent: Not even a status line or the first events of a stream, which come at once else.
+        queued: In background mode: the provider has not begun with it.
+    """
+
+    silent: bool = False
+    queued: bool = False
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,7 +6,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 from uuid import uuid4
 
 from pgrun.testing.acceptance import check_key
@@ -22,6 +22,9 @@ from pgrun.testing.script import Script
 from pgrun.testing.work import Plan, Step, Work
 
 Gets: TypeAlias = Work | HttpError | Disconnect
+
+StreamMode = Literal["offered", "rejected", "ignored"]
+"""What an endpoint makes of ``stream: true``: the provider streams; some servers answer 400, or with the whole answer."""
 
 
 class Api(Protocol):
@@ -75,14 +78,15 @@ class Desk:
     patience: Patience
     bill: Bill
     meter: Meter
+    streams: StreamMode = "offered"
 
     def take(self, api: Api, body: dict[str, Any] | None, headers: Mapping[str, str]) -> Taken:
         """Enter a call into the journal, and decide what it gets; `body` is None if it was no JSON object."""
-        request = api.read(body or {})
+        request = api.read(self._heeded(body or {}))
         call = self.journal.open(
             model=request.model,
             text=request.user_text,
-            body=request.body,
+            body=body or {},
             headers=headers,
             received_at=time.monotonic(),
         )
@@ -95,11 +99,19 @@ class Desk:
             check_key(call.headers)
             if request is None:
                 raise RequestRejected("We could not parse the JSON body of your request.")
+            if request.streams and self.streams == "rejected":
+                raise RequestRejected("Unsupported parameter: 'stream'.", param="stream", code="unsupported_parameter")
             api.check(request)
         except RequestRejected as rejected:
             return rejected.answer
         needed = input_tokens(request) + request.max_output_tokens
         return self.meter.admit(request.model, needed) or self._play(api, request, call, needed)
+
+    def _heeded(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What the endpoint heeds of a request."""
+        if self.streams != "ignored":
+            return body
+        return {name: value for name, value in body.items() if name not in ("stream", "stream_options")}
 
     def _play(self, api: Api, request: ModelRequest, call: Call, admitted: int) -> Gets:
         try:

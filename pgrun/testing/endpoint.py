@@ -6,7 +6,7 @@ from functools import partial
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from pgrun.testing.answers import Disconnect, HttpError
+from pgrun.testing.answers import Disconnect, Hang, HttpError
 from pgrun.testing.background import Background
 from pgrun.testing.desk import Api, Desk, Taken
 from pgrun.testing.exchange import Connection, Exchange
@@ -58,6 +58,8 @@ class _Answering:
 
     async def _give_work(self, work: Work) -> None:
         extra, cut = self._taken.headers, work.answer.cut
+        if isinstance(work.answer, Hang) and work.answer.silent:
+            await self._desk.patience.hold(work.answer)
         if self._taken.request.streams:
             steps = work.follow() if self._alone else work.work()
             return await self._exchange.send_stream(work, steps, self._api, extra)

@@ -50,9 +50,15 @@ def unauthorized(*, delay: float | None = None) -> HttpError:
     return HttpError(401, "Incorrect API key provided.", code="invalid_api_key", delay=delay)
 
 
-def hang(*, delay: float | None = None) -> Hang:
-    """No output until the client disconnects or `ModelServer.release` is called; unpaid until then."""
-    return Hang(delay=delay)
+def hang(*, silent: bool = False, queued: bool = False, delay: float | None = None) -> Hang:
+    """No output until the client disconnects or `ModelServer.release` is called; unpaid until then.
+
+    Args:
+        silent: Send not even a status line, so that the client of a background response does not learn its id either.
+        queued: A background response has status queued until then.
+        delay: Seconds before it begins to hang, or None for the server's own `delay`.
+    """
+    return Hang(silent=silent, queued=queued, delay=delay)
 
 
 def disconnect(*, delay: float | None = None) -> Disconnect:

@@ -13,7 +13,7 @@ from pgrun.errors import UsageError
 from pgrun.testing.answers import Disconnect, HttpError, Scripted, Usage
 from pgrun.testing.background import Background
 from pgrun.testing.bill import Bill
-from pgrun.testing.desk import Desk
+from pgrun.testing.desk import Desk, StreamMode
 from pgrun.testing.journal import Call, Journal, Lookup, Outcome
 from pgrun.testing.limits import Limits, Meter
 from pgrun.testing.patience import Patience
@@ -40,6 +40,7 @@ class ModelServer:
         interval: Seconds between two deltas of each answer that does not say otherwise; can be set at any time.
         background: "offered": as the provider does; "rejected": 400, as endpoints without background mode answer;
             "ignored": as those answer that take no notice of the parameter, in the foreground.
+        streams: The same of streams, of either API; "ignored": the answer comes whole.
         replay_window: Seconds in which the stream of a background response can be picked up again.
         limits: How many requests and tokens each model gets; what is beyond is answered with 429 and a Retry-After.
             None: usual limits are told with each answer, and nothing is refused.
@@ -55,6 +56,7 @@ class ModelServer:
         delay: float = 0.0,
         interval: float = 0.0,
         background: BackgroundMode = "offered",
+        streams: StreamMode = "offered",
         replay_window: float = 300.0,
         limits: Limits | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class ModelServer:
         self._meter = Meter(limits)
         self._store = Store(replay_window)
         self._responses = ResponsesApi(self._store, background)
+        self._streams: StreamMode = streams
         self._background = Background()
         self._application: Starlette | None = None
         self._portal: BlockingPortal | None = None
@@ -85,7 +88,7 @@ class ModelServer:
             listener = listen(self._port)
             self._port = listener.getsockname()[1]
             if self._application is None:
-                desk = Desk(self._script, self._journal, self._patience, self._bill, self._meter)
+                desk = Desk(self._script, self._journal, self._patience, self._bill, self._meter, self._streams)
                 self._application = application(desk, self._responses, self._store, self._background)
             self._portal = self._open_portal()
             self._portal.start_task(self._background.serve)
@@ -177,6 +180,16 @@ class ModelServer:
     def responses(self) -> dict[str, dict[str, Any]]:
         """Every stored Response object by its id, as it is now."""
         return self._store.bodies
+
+    def forget(self, response_id: str) -> None:
+        """Delete a stored response, as the provider does when it has kept it for long enough; what works on it stops.
+
+        Raises:
+            UsageError: There is none.
+        """
+        if response_id not in self._store.bodies:
+            raise UsageError(f"no response {response_id} is stored here")
+        self._need_portal().call(self._store.delete, response_id)
 
     @property
     def paid(self) -> int:

@@ -130,7 +130,8 @@ class Work:
             self._bell.ring()
 
     async def _become_due(self, step: Step, plan: Plan) -> None:
-        if self.made == len(plan.opening):
+        waits_at = len(plan.opening) - (isinstance(self.answer, Hang) and self.answer.queued)
+        if self.made == waits_at:
             await self._patience.hold(self.answer)
             self._begun = True
         elif step.size and self._written:

@@ -8,8 +8,7 @@ import asyncio  # noqa: TID251  only it knows of a cancellation that no scope as
 import logging
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -17,9 +16,9 @@ import anyio
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from pgrun.agent import registered_agents
+from pgrun.agent import known_definition
 from pgrun.db.verbs import Claimed, Ending, Verbs
-from pgrun.errors import AttemptError, ModelUnavailable, QuotaExceeded, UsageError
+from pgrun.errors import AnswerQueued, AttemptError, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
 from pgrun.run._tool_calls import ToolCalls
@@ -34,60 +33,31 @@ from pgrun.run.requirement import RunPaused
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
 from pgrun.worker.children import StoredChildren, Submit
+from pgrun.worker.decision import Decision, Leave, Park, Pause, Release, Retry
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
 
 _log = logging.getLogger("pgrun.worker")
 
-
-@dataclass(frozen=True)
-class Retry:
-    """Make it due again in `delay` seconds; the attempt is used up."""
-
-    delay: float
-    error: dict[str, Any]
-    metrics: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Release:
-    """Give it back uncounted, due again in `delay` seconds; `error` tells people why it waits."""
-
-    delay: float
-    error: dict[str, Any]
-    metrics: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Park:
-    """Put it aside, uncounted, until the runs that it has started have ended."""
-
-    metrics: dict[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Let it wait, without a worker, until people have decided; the attempt is not used up."""
-
-    requirements: list[dict[str, Any]]
-    holds_session: bool
-    metrics: dict[str, Any] | None
-    tools: list[dict[str, Any]] | None
-
-
-Decision = Ending | Retry | Release | Park | Pause
+_LOOK_AGAIN = 10.0  # seconds between looks at an answer that its provider has queued for long
 
 
 class Attempt:
-    """One attempt at a claimed run."""
+    """One attempt at a claimed run; `on_wait` is called whenever it begins to wait, see `waits`."""
 
     def __init__(
-        self, claimed: Claimed, settings: Settings, verbs: Verbs | None = None, submit: Submit | None = None
+        self,
+        claimed: Claimed,
+        settings: Settings,
+        verbs: Verbs | None = None,
+        submit: Submit | None = None,
+        on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._claimed = claimed
         self._settings = settings
         self._verbs = verbs
         self._submit = submit
+        self._on_wait = on_wait
         self._started = time.monotonic()
         self._work: _AgentWork | _TaskWork | None = None
 
@@ -107,6 +77,11 @@ class Attempt:
             return None
         return [each.model_dump(exclude_none=True) for each in self._work.turns.calls.executions] or None
 
+    @property
+    def waits(self) -> bool:
+        """Whether it does nothing but wait for an answer that the provider goes on with, and that any attempt can take up."""
+        return isinstance(self._work, _AgentWork) and self._work.turns.calls.journal.waits
+
     async def decide(self) -> Decision:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
         claimed = self._claimed
@@ -114,11 +89,13 @@ class Attempt:
             work = self._work = _TaskWork(claimed) if claimed.kind == "task" else await self._agent_work()
             content, content_type = await work.execute()
         except _UnknownHere as error:
-            return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics)
+            return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
+        except AnswerQueued:
+            return Leave(_LOOK_AGAIN, self.metrics)
         except ChildrenOpen:
             return Park(self.metrics)
         except QuotaExceeded as error:
-            return Release(self._settings.quota_delay, _error(claimed, error), self.metrics)
+            return Release(self._settings.quota_delay, _error(claimed, error), self.metrics, _leaves_call(error))
         except RunPaused as pause:
             asked = [each.to_json() for each in pause.requirements]
             return Pause(asked, _holds_session(self._work), self.metrics, self.tools)
@@ -134,18 +111,21 @@ class Attempt:
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
         if verbs is None:
             return _AgentWork(claimed, definition, Journal(), [], Children())
-        journal = await open_journal(verbs, claimed, lambda: self.metrics)
+        journal = await open_journal(verbs, claimed, lambda: self.metrics, self._on_wait)
         history = await read_history(verbs, claimed, definition.history_runs)
         children = StoredChildren(verbs, self._submit or verbs.submit, claimed)
         return _AgentWork(claimed, definition, journal, history, children)
 
     def _after(self, error: BaseException) -> Decision:
-        claimed = self._claimed
+        claimed, leaves_call = self._claimed, _leaves_call(error)
         if _may_retry(error) and claimed.attempt < claimed.max_attempts:
             retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
             policy = self._work.policy if self._work else RetryPolicy()
-            return Retry(policy.delay(claimed.attempt, retry_after=retry_after), _error(claimed, error), self.metrics)
-        return Ending(claimed, "error", self.metrics, error=_error(claimed, error), tools=self.tools)
+            delay = policy.delay(claimed.attempt, retry_after=retry_after)
+            return Retry(delay, _error(claimed, error), self.metrics, leaves_call)
+        return Ending(
+            claimed, "error", self.metrics, error=_error(claimed, error), tools=self.tools, keeps_call=leaves_call
+        )
 
 
 def _is_stopped() -> bool:
@@ -206,7 +186,11 @@ class _AgentWork:
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
         calls = ToolCalls(definition.tools, _context(claimed), journal, children)
         self.turns = Turns(
-            definition.model, definition.messages(from_json(claimed.input), history), output, calls=calls
+            definition.model,
+            definition.messages(from_json(claimed.input), history),
+            output,
+            calls=calls,
+            ambiguous=definition.retry.ambiguous,
         )
 
     @property
@@ -232,30 +216,14 @@ def _context(claimed: Claimed) -> RunContext:
 
 
 def _definition(claimed: Claimed) -> AgentDefinition:
-    """The live agent's, with whatever only this process has, such as its key; else the one that travelled with the run.
-
-    A run without one is of an agent with tools. It must not be executed by one without, even of its name.
-    """
-    agent = registered_agents().get(claimed.name)
-    stored = None if claimed.definition is None else _parsed(claimed.definition)
-    if agent is not None and stored == agent.stored_definition:
-        return agent.definition
-    if claimed.definition is None:
-        raise _unknown(claimed)
+    """What to execute; a run without a definition is of an agent with tools, and must not be executed by one without."""
     try:
-        return _stored_definition(claimed.definition)
+        definition = known_definition(claimed.name, claimed.definition)
     except UsageError as error:  # written by a newer pgrun, or by hand
         raise _UnknownHere(f'"{claimed.name}" cannot be executed by this worker: {error}') from error
-
-
-@lru_cache(maxsize=256)
-def _parsed(definition: str) -> Any:
-    return from_json(definition)
-
-
-@lru_cache(maxsize=256)
-def _stored_definition(definition: str) -> AgentDefinition:
-    return AgentDefinition.from_json(from_json(definition))
+    if definition is None:
+        raise _unknown(claimed)
+    return definition
 
 
 @lru_cache(maxsize=256)
@@ -267,6 +235,11 @@ def _schema(json_schema: str) -> OutputSchema[Any]:
 def _may_retry(error: BaseException) -> bool:
     """Whether another attempt may end better: the provider was unavailable, or something nobody foresaw went wrong."""
     return isinstance(error, ModelUnavailable) or not isinstance(error, AttemptError | UsageError)
+
+
+def _leaves_call(error: BaseException) -> bool:
+    """Whether the provider still works on an answer, or has it."""
+    return isinstance(error, AttemptError) and error.answer == "pending"
 
 
 def _read_metrics(claimed: Claimed) -> RunMetrics:

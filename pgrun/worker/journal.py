@@ -1,15 +1,14 @@
 """The journal of a run in the database: read when an attempt takes over, written step by step, with the attempt's fence."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
 
-from pgrun.db._connection import Row
 from pgrun.db.verbs import Claimed, Verbs
 from pgrun.errors import DatabaseUnavailable, LeaseLost, PgrunError
-from pgrun.run.journal import Journal, Step
+from pgrun.run.journal import CallUnderWay, Journal, Step
 from pgrun.run.requirement import RunRequirement
 from pgrun.worker.history import patiently
 
@@ -17,54 +16,70 @@ _log = logging.getLogger("pgrun.worker")
 
 _PAUSE = 1.0  # seconds between tries while the database is away
 
+_PATIENCE = 30.0  # seconds: usually providers begin within one; where they do not, slots are for runs that get on
+
 Metrics = Callable[[], dict[str, Any] | None]
 
 
-async def open_journal(verbs: Verbs, claimed: Claimed, metrics: Metrics) -> Journal:
+async def open_journal(verbs: Verbs, claimed: Claimed, metrics: Metrics, on_wait: Callable[[], None]) -> Journal:
     """The journal of a claimed run, with what earlier attempts have recorded and people have decided.
 
     Args:
         verbs: The database.
         claimed: The run.
         metrics: What it has used until now, which is written with each step.
+        on_wait: Called when the attempt begins to wait for an answer that another could take up just as well.
     """
-    if claimed.fence == 1:
-        return _StoredJournal(verbs, claimed, metrics)
-    rows = await patiently(claimed, "journal", lambda: verbs.steps(claimed.run_id))
-    requirements, begun = await patiently(claimed, "decisions", lambda: verbs.decisions(claimed.run_id))
-    return _StoredJournal(verbs, claimed, metrics, rows, requirements, begun)
+    journal = _StoredJournal(verbs, claimed, metrics, on_wait)
+    if claimed.fence > 1:
+        await journal.read()
+    return journal
 
 
 class _StoredJournal(Journal):
-    def __init__(
-        self,
-        verbs: Verbs,
-        claimed: Claimed,
-        metrics: Metrics,
-        rows: Iterable[Row] = (),
-        requirements: Iterable[Any] = (),
-        begun: Iterable[tuple[int, int]] = (),
-    ) -> None:
-        steps = (Step(row["step"], row["kind"], row["name"], row["data"], row["duration"]) for row in rows)
-        super().__init__(
-            {step.number: step for step in steps}, [*map(RunRequirement.model_validate, requirements)], dict(begun)
-        )
+    keeps_calls = True
+    patience = _PATIENCE
+
+    def __init__(self, verbs: Verbs, claimed: Claimed, metrics: Metrics, on_wait: Callable[[], None]) -> None:
+        super().__init__()
         self._verbs = verbs
         self._claimed = claimed
         self._metrics = metrics
+        self._on_wait = on_wait
+
+    async def read(self) -> None:
+        """Reads what earlier attempts have left, and people have decided."""
+        claimed, verbs, run_id = self._claimed, self._verbs, self._claimed.run_id
+        rows = await patiently(claimed, "journal", lambda: verbs.steps(run_id))
+        steps = (Step(row["step"], row["kind"], row["name"], row["data"], row["duration"]) for row in rows)
+        self._recorded = {step.number: step for step in steps}
+        requirements, begun = await patiently(claimed, "decisions", lambda: verbs.decisions(run_id))
+        self.requirements, self._begun = [*map(RunRequirement.model_validate, requirements)], dict(begun)
+        call = await patiently(claimed, "answer under way", lambda: verbs.call_under_way(run_id))
+        self._call = CallUnderWay(call["step"], call["response_id"]) if call else None
 
     async def start(self, number: int, name: str) -> None:
         times = self.begun(number) + 1
-        await self._write(f"the beginning of step {number}", lambda: self._begin(number, name, times))
+        await self._write(
+            f"the beginning of step {number}",
+            lambda: self._verbs.begin_step(self._claimed, number=number, name=name, times=times),
+        )
 
     async def keep(self, step: Step) -> None:
-        await self._write(f"step {step.number}", lambda: self._record(step))
+        await self._write(
+            f"step {step.number}",
+            lambda: self._verbs.record_step(self._claimed, **vars(step), metrics=self._metrics()),
+        )
 
-    async def _begin(self, number: int, name: str, times: int) -> bool:
-        return await self._verbs.begin_step(self._claimed, number=number, name=name, times=times)
+    async def note_call(self, number: int, response_id: str | None) -> None:
+        await self._write(
+            f"the call of step {number}", lambda: self._verbs.note_call(self._claimed, number, response_id)
+        )
 
-    async def _record(self, step: Step) -> bool:
-        return await self._verbs.record_step(self._claimed, **vars(step), metrics=self._metrics())
+    def wait(self, waits: bool) -> None:
+        super().wait(waits)
+        if waits:
+            self._on_wait()
 
     async def _write(self, what: str, write: Callable[[], Awaitable[bool]]) -> None:
         while True:

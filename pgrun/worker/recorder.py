@@ -13,7 +13,8 @@ from pgrun import events
 from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.errors import DatabaseError
 from pgrun.run._storable import storable_text
-from pgrun.worker.attempt import Park, Pause, Release, Retry, unforeseen
+from pgrun.worker.attempt import unforeseen
+from pgrun.worker.decision import Leave, Park, Pause, Release, Retry
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -43,7 +44,7 @@ class Recorder:
         self._pending.append(ending)
         self._arrived.set()
 
-    async def put_off(self, claimed: Claimed, decision: Retry | Release | Park | Pause) -> None:
+    async def put_off(self, claimed: Claimed, decision: Retry | Release | Leave | Park | Pause) -> None:
         """Makes a run due again, or lets it wait; returns when that is written."""
         while True:
             try:
@@ -130,15 +131,19 @@ class Recorder:
         self._on_written([claimed])
         return True
 
-    async def _put_off(self, claimed: Claimed, decision: Retry | Release | Park | Pause) -> None:
+    async def _put_off(self, claimed: Claimed, decision: Retry | Release | Leave | Park | Pause) -> None:
         match decision:
-            case Retry(delay, error, metrics):
-                status = await self._verbs.retry(claimed, delay=delay, error=error, metrics=metrics)
+            case Retry(delay, error, metrics, keeps_call):
+                status = await self._verbs.retry(
+                    claimed, delay=delay, error=error, metrics=metrics, keeps_call=keeps_call
+                )
                 _log.warning("%r failed, next attempt in %.1f s: %s", claimed, delay, error["message"])
                 _tell(claimed, "retried", counts=status is not None)
-            case Release(delay, error, metrics):
+            case Release(delay, error, metrics, keeps_call):
                 held = [(claimed.run_id, claimed.fence)]
-                released = await self._verbs.release(held, delay=delay, error=error, metrics=metrics)
+                released = await self._verbs.release(
+                    held, delay=delay, error=error, metrics=metrics, keeps_call=keeps_call
+                )
                 _log.warning("%r is put off for %.0f s: %s", claimed, delay, error["message"])
                 _tell(claimed, "released", counts=bool(released))
             case Park(metrics):
@@ -148,6 +153,10 @@ class Recorder:
                     claimed, requirements, holds_session=holds_session, metrics=metrics, tools=tools
                 )
                 _tell(claimed, "paused", counts=status is not None)
+            case Leave(delay, metrics):
+                held = [(claimed.run_id, claimed.fence)]
+                released = await self._verbs.release(held, delay=delay, metrics=metrics)
+                _tell(claimed, "released", counts=bool(released))
 
 
 def _tell(claimed: Claimed, verb: str, *, counts: bool) -> None:

@@ -11,8 +11,9 @@ from anyio.abc import TaskGroup
 from pgrun import events
 from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.settings import Settings
-from pgrun.worker.attempt import Attempt, Decision
+from pgrun.worker.attempt import Attempt
 from pgrun.worker.children import Submit
+from pgrun.worker.decision import Decision, Leave
 from pgrun.worker.recorder import Recorder
 
 _BREATH = 50  # runs that one task executes before it lets others have the loop, should none of them ever wait
@@ -23,6 +24,8 @@ class Stop(Enum):
 
     CANCELLED = "cancelled"
     LEASE_LOST = "lease lost"
+    LEAVING = "leaving"
+    """Its provider goes on without us; another worker takes up the answer."""
 
 
 @dataclass(eq=False, slots=True)
@@ -32,6 +35,7 @@ class _Held:
     claimed: Claimed
     scope: anyio.CancelScope | None = None
     """Of the task that executes it, while it does."""
+    attempt: Attempt | None = None
     why: Stop | None = None
 
     def stop(self, why: Stop) -> None:
@@ -53,6 +57,9 @@ class Slots:
         settings: Of the database.
         verbs: For what the runs of agents have to know.
         submit: For the runs that they start.
+
+    Attributes:
+        left_calls: Whether a run has ended here whose provider may still work on an answer.
     """
 
     def __init__(
@@ -68,6 +75,8 @@ class Slots:
         self._held: dict[tuple[str, int], _Held] = {}
         self._ready: deque[_Held] = deque()
         self._has_spare = False
+        self._is_leaving = False
+        self.left_calls = False
         self._left = anyio.Event()
 
     def __len__(self) -> int:
@@ -113,6 +122,16 @@ class Slots:
         for held in self._held.values():
             held.stop(Stop.LEASE_LOST)
 
+    def let_go(self) -> None:
+        """Gives back, now and from now on, the runs that only wait for a provider, which goes on without this worker."""
+        self._is_leaving = True
+        for held in self._held.values():
+            self._let_go(held)
+
+    def _let_go(self, held: _Held) -> None:
+        if self._is_leaving and held.attempt is not None and held.attempt.waits:
+            held.stop(Stop.LEAVING)
+
     def _have_a_spare(self) -> None:
         if self._ready and not self._has_spare:
             self._has_spare = True
@@ -133,21 +152,30 @@ class Slots:
                         return
 
     async def _execute(self, held: _Held, scope: anyio.CancelScope) -> None:
-        attempt = Attempt(held.claimed, self._settings, self._verbs, self._submit)
+        attempt = Attempt(held.claimed, self._settings, self._verbs, self._submit, lambda: self._let_go(held))
         decision: Decision | None = None
-        held.scope = scope
+        held.scope, held.attempt = scope, attempt
         try:
             if held.why is None:
                 decision = await attempt.decide()
         finally:
-            held.scope = None
-            if decision is None and held.why is Stop.CANCELLED:
-                decision = Ending(held.claimed, "cancelled", attempt.metrics, tools=attempt.tools)
+            held.scope = held.attempt = None
+            if decision is None:
+                decision = self._stopped(held, attempt)
             if isinstance(decision, Ending):
+                self.left_calls = self.left_calls or decision.keeps_call
                 self._recorder.finish(decision)
-            elif decision is None:  # it was stopped, and others see to the run
+            elif decision is None:  # others see to the run
                 self.leave([held.claimed])
-        if decision is not None and not isinstance(decision, Ending):
-            with anyio.CancelScope(shield=True):
-                await self._recorder.put_off(held.claimed, decision)
-            self.leave([held.claimed])
+            else:
+                with anyio.CancelScope(shield=True):
+                    await self._recorder.put_off(held.claimed, decision)
+                self.leave([held.claimed])
+
+    def _stopped(self, held: _Held, attempt: Attempt) -> Decision | None:
+        """What follows for a run that was stopped from outside."""
+        if held.why is Stop.CANCELLED:
+            return Ending(held.claimed, "cancelled", attempt.metrics, tools=attempt.tools, keeps_call=True)
+        if held.why is Stop.LEAVING:  # what it has used is in its row, or will be counted with the answer
+            return Leave(0.0)
+        return None

@@ -23,6 +23,7 @@ from pgrun.errors import DatabaseError, UsageError
 from pgrun.task import registered_tasks
 from pgrun.worker.cursor import Cursor
 from pgrun.worker.heartbeat import Heartbeat
+from pgrun.worker.left_calls import LEFT, LeftCalls
 from pgrun.worker.maintenance import Maintenance
 from pgrun.worker.pace import Pace
 from pgrun.worker.recorder import Recorder
@@ -40,8 +41,9 @@ _HORIZON = 10.0  # seconds; runs that fall due within it are waited for to the m
 class Worker:
     """Executes the runs of some queues on the running event loop, from ``async with Worker(db):`` until the block ends.
 
-    When the block ends normally it drains: it claims nothing more, finishes what it holds for up to `grace` seconds, and
-    gives the rest back without using up an attempt. When it ends by an exception or cancellation it gives back at once.
+    When the block ends normally it drains: it claims nothing more, gives back at once what only waits for a provider that goes
+    on by itself, finishes the rest of what it holds for up to `grace` seconds, and gives back what is left then. That uses up no
+    attempt. When it ends by an exception or cancellation it gives back at once.
 
     Args:
         db: Where the runs are.
@@ -97,6 +99,7 @@ class Worker:
         self._connected: Connected = await self.db.connected()
         self._verbs = self._connected.verbs
         self._maintenance = Maintenance(self._verbs, self.db.settings)
+        self._left_calls = LeftCalls(self._verbs)
         self._woken = anyio.Event()
         self._woken_for: set[str] = set()
         self._look_at = 0.0
@@ -121,6 +124,9 @@ class Worker:
             self._tasks.start_soon(self._maintain_forever, name="pgrun maintenance")
             # Beside maintenance and not within: a rescue must not wait until something is pruned.
             self._tasks.start_soon(Retention(self._verbs, self.db.settings).look_forever, name="pgrun retention")
+            self._tasks.start_soon(
+                self._left_calls.look_forever, lambda: (self._registered, self._known), name="pgrun left calls"
+            )
             self._stack = stack.pop_all()
         return self
 
@@ -138,12 +144,19 @@ class Worker:
             raise
 
     async def drain(self) -> None:
-        """Claims nothing more and waits until what it holds has ended, at most `grace` seconds."""
+        """Claims nothing more and waits until what it holds has ended, at most `grace` seconds.
+
+        What only waits for a provider that goes on by itself is given back at once: another worker takes up the answer.
+        """
         self.draining = True
         self._woken.set()
+        if self._slots:
+            self._slots.let_go()
         with anyio.move_on_after(self.grace):
             while self._slots:
                 await self._slots.some_left()
+            if self._slots is not None and self._slots.left_calls:
+                await self._left_calls.look(self._registered, self._known)
         events.emit("drained", worker_id=self.worker_id, left=self.running)
 
     def on_wake(self, queue: str) -> None:
@@ -161,7 +174,11 @@ class Worker:
 
     def on_cancel(self, run_id: str) -> None:
         """Called in the listener's thread."""
-        self._connected.runtime.call_soon(self._cancel, [run_id])
+        call_soon = self._connected.runtime.call_soon
+        if run_id == LEFT:
+            call_soon(self._left_calls.wake)
+        else:
+            call_soon(self._cancel, [run_id])
 
     def on_state(self, listening: bool) -> None:
         """Called in the listener's thread; whatever was not heard before is looked for now."""

@@ -65,6 +65,7 @@ create table pgrun.jobs (
     tools               jsonb,
     requirements        jsonb,
     begun               jsonb,
+    call                jsonb,
     metadata            jsonb not null default '{}',
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
@@ -101,6 +102,7 @@ comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded a
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
 comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_at, decision_id. Null: nothing.';
 comment on column pgrun.jobs.begun is 'Calls of unsafe tools that have begun and whose end is not recorded, by the step they are: name, times (how often), at. Of a run that nobody executes: they may have happened.';
+comment on column pgrun.jobs.call is 'The call of the model that is under way, where that is known: step, and response_id once the provider goes on with it by itself. Whoever takes over asks for that answer, and not for a new one.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
@@ -141,6 +143,19 @@ comment on column pgrun.steps.attempt is 'The attempt that did it.';
 comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool.';
 comment on column pgrun.steps.duration is 'Seconds it took.';
 comment on column pgrun.steps.finished_at is 'It was recorded.';
+
+create table pgrun.left_calls (
+    run_id      uuid not null references pgrun.jobs on delete cascade,
+    response_id text not null,
+    left_at     timestamptz not null default now(),
+    due_at      timestamptz not null default now(),
+    primary key (run_id, response_id)
+);
+comment on table  pgrun.left_calls is 'Answers that a provider still works on although their run has ended, so that they are paid for and nobody wants them. Whoever sees one, the caller of a cancel or any worker, has the provider stop it, and deletes the row.';
+comment on column pgrun.left_calls.run_id is 'The run that has ended.';
+comment on column pgrun.left_calls.response_id is 'The provider''s id of the answer.';
+comment on column pgrun.left_calls.left_at is 'The run ended.';
+comment on column pgrun.left_calls.due_at is 'Somebody is at it until then, or has failed; then another may try. After a day nobody does any more.';
 
 create table pgrun.agents (
     name          text primary key,

@@ -164,6 +164,24 @@ create trigger jobs_parent_ended after update on pgrun.jobs
     for each row when (old.finished_at is null and new.status in ('error', 'cancelled') and old.kind = 'agent')
     execute function pgrun._cancel_children();
 
+-- An answer that the provider goes on with by itself although its run has ended, however it did: cancelled with a dead worker,
+-- found dead without attempts left, ended by hand. A worker that ends a run itself leaves `call` only if it has to be stopped.
+-- Workers are told at once, with a text that is no run_id. The condition costs runs without such a call nothing: it is
+-- looked at where jobs_ended has its own.
+create function pgrun._leave_call() returns trigger language plpgsql as $$
+begin
+    insert into pgrun.left_calls (run_id, response_id) values (new.run_id, new.call ->> 'response_id')
+    on conflict (run_id, response_id) do nothing;
+    perform pg_notify('pgrun_cancel', 'left');
+    return null;
+end $$;
+comment on function pgrun._leave_call() is 'Trigger: notes which answer a provider still works on although the run has ended.';
+
+create trigger jobs_left_call after update on pgrun.jobs
+    for each row when (new.call is not null and new.finished_at is not null and old.finished_at is null
+                       and new.call ->> 'response_id' is not null)
+    execute function pgrun._leave_call();
+
 -- The wake-up: one notification per statement and queue, never per row, and only for runs that may start soon: pgrun_wake for what
 -- is due, pgrun_soon for what will be within ten seconds. That is longer than an idle worker sleeps, so whatever is due later it
 -- finds by itself. And none where a worker is awake that can

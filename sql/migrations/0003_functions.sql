@@ -101,6 +101,7 @@ begin
            paused_at = null,
            requirements = case when job.status = 'pending' then j.requirements end,
            begun = case when job.status = 'pending' then j.begun end,
+           call = case when job.status = 'pending' then j.call end,
            held = case when exists (select from pgrun.jobs o
                                      where o.session_id = job.session_id and o.finished_at is null and o.run_id <> job.run_id
                                        and (o.held is null or o.held = 'children' or o.held = 'session' and o.session_seq < job.session_seq))
@@ -134,7 +135,7 @@ begin
     problem := case
         when not approved and (result is not null or input is not null) then 'is rejected, so it takes no result and no input'
         when kind = 'external' and approved and result is null then 'is executed elsewhere: say what it returned, with result'
-        when kind not in ('external', 'repeat') and result is not null then 'is called by pgrun, so it takes no result'
+        when kind not in ('external', 'repeat') and result is not null then 'is called by a worker, so it takes no result'
         when kind <> 'user_input' and input is not null then 'takes no input'
         when kind = 'user_input' and approved and jsonb_typeof(coalesce(input, '{}')) <> 'object' then 'takes an object as input'
     end;

@@ -1,8 +1,11 @@
 -- Writes the final status of runs that a worker holds, and tells their waiters, 200 ids to a notification (8000 bytes at most).
 --
--- :endings is one JSON object, {run_id: {"fence": …, "status": …, "output": …, "content_type": …, "error": …, "metrics": …, "tools": …}};
+-- :endings is one JSON object, {run_id: {"fence": …, "status": …, "output": …, "content_type": …, "error": …, "metrics": …, "tools": …, "call": …}};
 -- what is left out is null, for content_type and metrics as it was. One object and no arrays that are joined: the planner knows nothing of
 -- the sizes of arrays, and a nested loop over two of them costs five times as much as all the rest.
+--
+-- With a "call", whatever it is, the call of the model that is under way stays in the row, and so somebody stops it at the
+-- provider (_leave_call).
 --
 -- Fenced: a run that was claimed again since, or is no longer running, is left as it is. Returns the runs that were ended. For
 -- a repeat, because the client could not know whether the first call had been committed, find_endings.sql tells which
@@ -13,9 +16,9 @@ with given as materialized (
     select :'endings'::jsonb as endings),
 ended as (
     update pgrun.jobs j
-       set (status, output, content_type, error, metrics, tools, finished_at) = (
+       set (status, output, content_type, error, metrics, tools, call, finished_at) = (
             select e ->> 'status', e -> 'output', coalesce(e ->> 'content_type', j.content_type), e -> 'error',
-                   coalesce(e -> 'metrics', j.metrics), e -> 'tools', now()
+                   coalesce(e -> 'metrics', j.metrics), e -> 'tools', case when e ? 'call' then j.call end, now()
               from (select (select endings from given) -> j.run_id::text) as ending (e))
      where j.run_id = any (array(select jsonb_object_keys(endings)::uuid from given))
        and j.fence = ((select endings from given) -> j.run_id::text ->> 'fence')::bigint

@@ -76,10 +76,23 @@ async def test_an_idle_worker_and_an_idle_waiter_make_at_most_one_statement_a_se
 
 
 async def test_a_run_costs_few_transactions(own_server: EmbeddedPostgres, own_dsn: str, models: ModelServer) -> None:
-    cost = Round(own_server, own_dsn, models)
-    few, many = await cost.busy(50), await cost.busy(250)
-    per_run = (many - few) / 200
-    _log.warning("one after the other, each awaited: %.2f transactions a run", per_run)
+    per_run = await _transactions_a_run(Round(own_server, own_dsn, models))
     # Four statements: submit, claim, finish, and the waiter's look at what has ended. Two more are no statements: the server
     # counts each notification that it hands to the listener, of the wake-up and of the end.
     assert per_run <= 6.3
+
+
+async def test_background_mode_costs_one_transaction_more_for_each_call(
+    own_server: EmbeddedPostgres, own_dsn: str, provider: ModelServer
+) -> None:
+    per_run = await _transactions_a_run(Round(own_server, own_dsn, provider))
+    assert len(provider.calls) == 300
+    # The note of the provider's id.
+    assert 6.7 <= per_run <= 7.3
+
+
+async def _transactions_a_run(cost: Round) -> float:
+    few, many = await cost.busy(50), await cost.busy(250)
+    per_run = (many - few) / 200
+    _log.warning("one after the other, each awaited: %.2f transactions a run", per_run)
+    return per_run

@@ -86,13 +86,21 @@ class Someone:
     def try_again(self) -> None:
         for row in self._claim():
             perform(
-                self._conn, "retry_run", run_id=row["run_id"], fence=row["fence"], delay=0, error="{}", metrics="{}"
+                self._conn,
+                "retry_run",
+                run_id=row["run_id"],
+                fence=row["fence"],
+                delay=0,
+                error="{}",
+                metrics="{}",
+                keeps_call=True,
             )
 
     def give_back(self) -> None:
         claimed = self._claim()
         run_ids, fences = [row["run_id"] for row in claimed], [row["fence"] for row in claimed]
-        perform(self._conn, "release_runs", run_ids=run_ids, fences=fences, delay=0, error="", metrics="")
+        kept = {"error": "", "metrics": "", "keeps_call": True}
+        perform(self._conn, "release_runs", run_ids=run_ids, fences=fences, delay=0, **kept)
 
     def rescue(self) -> None:
         perform(self._conn, "rescue_runs", worker_id=self._worker_id)

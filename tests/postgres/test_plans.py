@@ -118,6 +118,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
             "delay": 0,
             "error": "{}",
             "metrics": "{}",
+            "keeps_call": True,
         },
         {"jobs_pkey"},
     ),
@@ -129,6 +130,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
             "delay": 0,
             "error": "",
             "metrics": "",
+            "keeps_call": True,
         },
         {"jobs_pkey", "jobs_running"},
     ),
@@ -161,6 +163,12 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         {"jobs_pkey"},
     ),
     "decisions": ("get_decisions", lambda conn: {"run_id": some_ids(conn, "running", 1)[0]}, {"jobs_pkey"}),
+    "note call": (
+        "note_call",
+        lambda conn: {"run_id": some_ids(conn, "running", 1)[0], "fence": 1, "number": 1, "response_id": "resp_1"},
+        {"jobs_pkey"},
+    ),
+    "left calls": ("take_left_calls", lambda _: {"names": [], "queues": ["default"], "run_id": ""}, {"jobs_pkey"}),
     "list": (
         "list_runs",
         lambda _: {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": 20},

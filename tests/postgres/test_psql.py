@@ -23,6 +23,7 @@ OTHER = "00000000-0000-7000-8000-00000000bbbb"
 RUN = "00000000-0000-7000-8000-000000000001"
 PAUSED = "00000000-0000-7000-8000-000000000002"
 
+_KEPT = {"metrics": "", "keeps_call": "false"}
 _ENDINGS = f'{{"{RUN}": {{"fence": 1, "status": "completed", "output": 42, "metrics": {{}}}}}}'
 
 _SUBMITTED = {
@@ -63,8 +64,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "find_strays": {"worker_id": WORKER, "older_than": "5"},
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
+    "forget_left_call": {"run_id": RUN, "response_id": "resp_1"},
     "forget_workers": {},
     "get_decisions": {"run_id": RUN},
+    "get_call": {"run_id": RUN},
     "get_history": {"session_id": "s", "run_id": RUN, "runs": "3"},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
@@ -74,6 +77,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "keep_plans": {},
     "list_runs": {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": "20"},
     "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}", "or_paused": "{}"},
+    "note_call": {"run_id": RUN, "fence": "1", "number": "1", "response_id": "resp_1"},
     "open_sessions": {},
     "park_run": {"run_id": RUN, "fence": "1", "metrics": ""},
     "pause_run": {
@@ -90,11 +94,12 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
     },
-    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", "metrics": ""},
+    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", **_KEPT},
     "rescue_runs": {"worker_id": OTHER},
     "retry_ended_run": {"run_id": OTHER},
-    "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", "metrics": "{}"},
+    "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", **_KEPT},
     "stop_worker": {"worker_id": WORKER},
+    "take_left_calls": {"names": "{}", "queues": "{default}", "run_id": ""},
     "submit_by_name": {**_SUBMITTED, "run_id": ""},
     "submit_call": {**_CALL, "run_id": "00000000-0000-7000-8000-00000000eeee", "input": "42"},
     "submit_calls": {

@@ -11,7 +11,8 @@ from pgrun._ids import new_run_id
 from pgrun.db.verbs import Claimed, Ending
 from pgrun.run.output import OutputSchema
 from pgrun.testing import ModelServer, Usage, quota_exceeded, rate_limited, refusal, reply, server_error
-from pgrun.worker.attempt import Attempt, Release, Retry
+from pgrun.worker.attempt import Attempt
+from pgrun.worker.decision import Release, Retry
 
 SETTINGS = Settings(unknown_delay=7.0, quota_delay=70.0)
 USED = Usage(10, 5)

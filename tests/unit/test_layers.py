@@ -19,7 +19,7 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("run.base", "run.requirement", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
-    **dict.fromkeys(("agent", "task"), 3),
+    **dict.fromkeys(("agent", "task", "_stopping"), 3),
     "worker": 4,
     **dict.fromkeys(("cli", "testing", "__main__", ""), 5),
 }

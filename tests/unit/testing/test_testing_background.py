@@ -272,3 +272,41 @@ async def test_many_responses_are_worked_on_at_the_same_time(server: ModelServer
 
     assert time.monotonic() - started < 5
     assert len({each.id for each in created}) == server.paid == 50
+
+
+async def test_a_response_can_hang_without_a_word(server: ModelServer, client: AsyncOpenAI) -> None:
+    server.script(hang(silent=True))
+    events: list[Any] = []
+
+    async def read() -> None:
+        events.extend([event async for event in await client.responses.create(**_STREAMED)])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(read)
+        await server.await_for_calls(1)
+        assert [body["status"] for body in server.responses.values()] != ["completed"]
+        assert (events, server.paid) == ([], 0)
+        server.release()
+    assert events[-1].type == "response.completed"
+
+
+async def test_a_response_can_stay_queued(server: ModelServer, client: AsyncOpenAI) -> None:
+    server.script(hang(queued=True))
+    events = await begin_stream(client, 2)
+    assert [event.type for event in events] == ["response.created", "response.queued"]
+    response_id = events[0].response.id
+    assert (await client.responses.retrieve(response_id)).status == "queued"
+    server.release()
+    assert (await until_ended(client, response_id)).status == "completed"
+
+
+async def test_a_provider_forgets(server: ModelServer, client: AsyncOpenAI) -> None:
+    ended = await until_ended(client, (await submit(client)).id)
+    server.forget(ended.id)
+    with pytest.raises(openai.NotFoundError):
+        await client.responses.retrieve(ended.id)
+    with pytest.raises(UsageError, match="no response resp_0 is stored here"):
+        server.forget("resp_0")
+
+
+_STREAMED: dict[str, Any] = {"model": "m", "input": "x", "background": True, "stream": True}

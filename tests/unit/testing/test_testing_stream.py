@@ -228,3 +228,22 @@ async def test_a_hanging_stream_goes_on_when_it_is_released(server: ModelServer,
         server.release()
 
     assert kinds(found)[-1] == "completed"
+
+
+@pytest.mark.parametrize("api", ["responses", "chat"])
+async def test_servers_without_streams_reject_or_ignore_the_wish(client: AsyncOpenAI, api: str) -> None:
+    async def ask(base_url: str) -> Any:
+        asking = client.with_options(base_url=base_url).with_raw_response
+        if api == "responses":
+            return await asking.responses.create(model="m", input="x", stream=True)
+        messages: Any = [{"role": "user", "content": "x"}]
+        options: Any = {"include_usage": True}
+        return await asking.chat.completions.create(model="m", messages=messages, stream=True, stream_options=options)
+
+    with ModelServer(streams="ignored") as server:
+        raw = await ask(server.base_url)
+        assert raw.headers["content-type"] == "application/json"
+        assert server.calls[0].body["stream"] is True
+    with ModelServer(streams="rejected") as server, pytest.raises(openai.BadRequestError) as caught:
+        await ask(server.base_url)
+    assert caught.value.param == "stream"
