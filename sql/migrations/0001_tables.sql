@@ -64,6 +64,7 @@ create table pgrun.jobs (
     metrics             jsonb not null default '{}',
     tools               jsonb,
     metadata            jsonb not null default '{}',
+    streams             boolean not null default false,
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
     started_at          timestamptz,
@@ -97,6 +98,7 @@ comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and 
 comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
+comment on column pgrun.jobs.streams is 'Somebody reads along, or did: what happens to the run is told in events.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
 comment on column pgrun.jobs.started_at is 'The latest attempt began.';
@@ -112,6 +114,8 @@ create index jobs_session on pgrun.jobs (session_id, session_seq) where finished
 create index jobs_history on pgrun.jobs (session_id, session_seq) where status = 'completed' and kind = 'agent';
 -- queue_stats, failures and retention: what ended when.
 create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not null;
+-- Retention of events: whose there may be. Empty where nobody reads along.
+create index jobs_streamed on pgrun.jobs (finished_at) where streams and finished_at is not null;
 
 create table pgrun.steps (
     run_id      uuid not null references pgrun.jobs on delete cascade,
@@ -133,6 +137,23 @@ comment on column pgrun.steps.attempt is 'The attempt that did it.';
 comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool.';
 comment on column pgrun.steps.duration is 'Seconds it took.';
 comment on column pgrun.steps.finished_at is 'It was recorded.';
+
+create table pgrun.events (
+    run_id     uuid not null references pgrun.jobs on delete cascade,
+    seq        bigint not null check (seq > 0),
+    kind       text not null check (kind <> ''),
+    data       jsonb not null default '{}',
+    attempt    smallint not null,
+    created_at timestamptz not null default clock_timestamp(),
+    primary key (run_id, seq)
+);
+comment on table  pgrun.events is 'The streams of runs that somebody reads, append only: what happened to a run, and what its model said piece by piece. select pgrun.watch(run_id) begins one.';
+comment on column pgrun.events.run_id is 'Whose event it is.';
+comment on column pgrun.events.seq is 'Its place in the stream of the run: 1, 2, 3 … without a gap, over all attempts.';
+comment on column pgrun.events.kind is 'text, thought, tool_call_announced, tool_call_started, tool_call_completed, model_call_completed: told by the worker. started, retried, released, paused, resumed, completed, error, cancelled: what became of the run, told in the transaction that did it.';
+comment on column pgrun.events.data is 'What belongs to it; sql/README.md lists it by kind.';
+comment on column pgrun.events.attempt is 'The attempt it belongs to.';
+comment on column pgrun.events.created_at is 'When it was written; in a stream that began later than its run, when it happened.';
 
 create table pgrun.agents (
     name          text primary key,
