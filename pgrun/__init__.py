@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from pgrun.run.base import RunStatus as RunStatus
     from pgrun.run.base import ToolExecution as ToolExecution
     from pgrun.run.context import RunContext as RunContext
+    from pgrun.run.event import RunEvent as RunEvent
     from pgrun.run.tools import Tool as Tool
     from pgrun.run.tools import tool as tool
     from pgrun.settings import Settings as Settings
@@ -72,6 +73,7 @@ __all__ = [
     "RunCancelled",
     "RunContext",
     "RunError",
+    "RunEvent",
     "RunFailed",
     "RunMetrics",
     "RunNotFound",
@@ -98,6 +100,7 @@ _HOMES = {
     "RetryPolicy": "pgrun.retry",
     "Run": "pgrun.run.base",
     "RunContext": "pgrun.run.context",
+    "RunEvent": "pgrun.run.event",
     "RunMetrics": "pgrun.run.base",
     "RunOutput": "pgrun.run.base",
     "RunStatus": "pgrun.run.base",

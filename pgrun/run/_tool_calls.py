@@ -23,6 +23,7 @@ from pgrun.run._toolset import Toolset
 from pgrun.run.base import ToolExecution
 from pgrun.run.context import RunContext
 from pgrun.run.journal import Journal, Step
+from pgrun.run.stream import Stream
 
 _log = logging.getLogger("pgrun.run")
 
@@ -41,13 +42,17 @@ class ToolCalls:
         context: Of the run, without the key of a call.
         executions: All of them until now, also those that are under way, and those that earlier attempts have made.
         journal: Of the run.
+        stream: Of the attempt.
     """
 
-    def __init__(self, toolset: Toolset, context: RunContext, journal: Journal | None = None) -> None:
+    def __init__(
+        self, toolset: Toolset, context: RunContext, journal: Journal | None = None, stream: Stream | None = None
+    ) -> None:
         self.toolset = toolset
         self.executions: list[ToolExecution] = []
         self.context = context
         self.journal = journal or Journal()
+        self.stream = stream or Stream()
         self._keys: list[str] = []
         self._failure: AttemptError | None = None
 
@@ -92,8 +97,10 @@ class ToolCalls:
         execution = self.executions[place]
         try:
             async with slots:
+                self.stream.calls_tool(execution)
                 await self._execute(execution, call, replace(self.context, idempotency_key=self._keys[place]))
             await self.journal.keep(_step(number, execution))
+            self.stream.called_tool(execution)
         except (ToolFailed, LeaseLost) as error:
             self._failure = self._failure or error
             scope.cancel()
