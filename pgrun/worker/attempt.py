@@ -29,6 +29,7 @@ from pgrun.run.definition import AgentDefinition
 from pgrun.run.journal import Journal
 from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
+from pgrun.run.stream import Stream
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
 from pgrun.worker.history import read_history
@@ -59,10 +60,13 @@ Decision = Ending | Retry | Release
 
 
 class Attempt:
-    """One attempt at a claimed run."""
+    """One attempt at a claimed run; an agent tells `stream` what it does meanwhile."""
 
-    def __init__(self, claimed: Claimed, settings: Settings, verbs: Verbs | None = None) -> None:
+    def __init__(
+        self, claimed: Claimed, settings: Settings, verbs: Verbs | None = None, stream: Stream | None = None
+    ) -> None:
         self._claimed = claimed
+        self._stream = stream
         self._settings = settings
         self._verbs = verbs
         self._started = time.monotonic()
@@ -105,9 +109,10 @@ class Attempt:
     async def _agent_work(self) -> "_AgentWork":
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
         if verbs is None:
-            return _AgentWork(claimed, definition, Journal(), [])
+            return _AgentWork(claimed, definition, Journal(), [], self._stream)
         journal = await open_journal(verbs, claimed, lambda: self.metrics)
-        return _AgentWork(claimed, definition, journal, await read_history(verbs, claimed, definition.history_runs))
+        history = await read_history(verbs, claimed, definition.history_runs)
+        return _AgentWork(claimed, definition, journal, history, self._stream)
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
@@ -164,11 +169,16 @@ class _AgentWork:
     """Turns with a model."""
 
     def __init__(
-        self, claimed: Claimed, definition: AgentDefinition, journal: Journal, history: Sequence[tuple[Any, Any]]
+        self,
+        claimed: Claimed,
+        definition: AgentDefinition,
+        journal: Journal,
+        history: Sequence[tuple[Any, Any]],
+        stream: Stream | None,
     ) -> None:
         self.policy = definition.retry
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
-        calls = ToolCalls(definition.tools, _context(claimed), journal)
+        calls = ToolCalls(definition.tools, _context(claimed), journal, stream)
         self.turns = Turns(
             definition.model, definition.messages(from_json(claimed.input), history), output, calls=calls
         )

@@ -13,6 +13,7 @@ from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.settings import Settings
 from pgrun.worker.attempt import Attempt, Decision
 from pgrun.worker.recorder import Recorder
+from pgrun.worker.streams import Streams
 
 _BREATH = 50  # runs that one task executes before it lets others have the loop, should none of them ever wait
 
@@ -51,14 +52,24 @@ class Slots:
         recorder: Takes their outcomes.
         settings: Of the database.
         verbs: For what the runs of agents have to know.
+        streams: Take what the runs of agents tell, and every outcome behind it.
     """
 
-    def __init__(self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings, verbs: Verbs) -> None:
+    def __init__(
+        self,
+        size: int,
+        tasks: TaskGroup,
+        recorder: Recorder,
+        settings: Settings,
+        verbs: Verbs,
+        streams: Streams,
+    ) -> None:
         self.size = size
         self._tasks = tasks
         self._recorder = recorder
         self._settings = settings
         self._verbs = verbs
+        self._streams = streams
         # By run_id and fence: a run that is due again may be claimed again before its last attempt has left.
         self._held: dict[tuple[str, int], _Held] = {}
         self._ready: deque[_Held] = deque()
@@ -128,7 +139,8 @@ class Slots:
                         return
 
     async def _execute(self, held: _Held, scope: anyio.CancelScope) -> None:
-        attempt = Attempt(held.claimed, self._settings, self._verbs)
+        stream = self._streams.open(held.claimed) if held.claimed.kind == "agent" else None
+        attempt = Attempt(held.claimed, self._settings, self._verbs, stream)
         decision: Decision | None = None
         held.scope = scope
         try:
@@ -139,10 +151,12 @@ class Slots:
             if decision is None and held.why is Stop.CANCELLED:
                 decision = Ending(held.claimed, "cancelled", attempt.metrics, tools=attempt.tools)
             if isinstance(decision, Ending):
-                self._recorder.finish(decision)
+                self._streams.finish(decision)
             elif decision is None:  # it was stopped, and others see to the run
+                self._streams.drop(held.claimed)
                 self.leave([held.claimed])
         if decision is not None and not isinstance(decision, Ending):
             with anyio.CancelScope(shield=True):
+                await self._streams.settle(held.claimed)
                 await self._recorder.put_off(held.claimed, decision)
             self.leave([held.claimed])

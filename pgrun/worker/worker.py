@@ -28,6 +28,7 @@ from pgrun.worker.pace import Pace
 from pgrun.worker.recorder import Recorder
 from pgrun.worker.retention import Retention
 from pgrun.worker.slots import Slots
+from pgrun.worker.streams import Streams
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -77,6 +78,7 @@ class Worker:
         self.draining = False
         self._yields = mode == "embedded" and db.worker == "auto"
         self._slots: Slots | None = None
+        self._streams: Streams | None = None
         self._cursor = Cursor()
         self._registered: tuple[str, ...] = ()
         self._known: list[str] = []
@@ -105,12 +107,14 @@ class Worker:
             address = self._connected.runtime.address
             stack.callback(listener.subscribe(self.db.listen_address or address, address, self.db.schema, self))
             recorder = Recorder(self._verbs, lambda written: slots.leave(written))
+            self._streams = streams = Streams(self._verbs, recorder)
             # A group of its own around the others, because the last of them may still have an ending to write.
             recording = await stack.enter_async_context(anyio.create_task_group())
             recording.start_soon(recorder.write_endings, name="pgrun endings")
-            stack.callback(recorder.close)
+            recording.start_soon(streams.write_forever, name="pgrun streams")
+            stack.callback(streams.close)
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            self._slots = slots = Slots(self.concurrency, self._tasks, recorder, self.db.settings, self._verbs)
+            self._slots = slots = Slots(self.concurrency, self._tasks, recorder, self.db.settings, self._verbs, streams)
             stack.callback(self._leave, recorder)
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
@@ -153,6 +157,10 @@ class Worker:
     def on_cancel(self, run_id: str) -> None:
         """Called in the listener's thread."""
         self._connected.runtime.call_soon(self._cancel, [run_id])
+
+    def on_watch(self, run_id: str) -> None:
+        """Called in the listener's thread."""
+        self._connected.runtime.call_soon(self._stream, [run_id])
 
     def on_state(self, listening: bool) -> None:
         """Called in the listener's thread; whatever was not heard before is looked for now."""
@@ -225,6 +233,10 @@ class Worker:
         if self._slots:
             self._slots.cancel(run_ids)
 
+    def _stream(self, run_ids: Collection[str]) -> None:
+        if self._streams:
+            self._streams.want(run_ids)
+
     async def _maintain_forever(self) -> None:
         assert self._slots is not None
         while True:
@@ -243,6 +255,7 @@ class Worker:
             self.worker_id,
             draining=lambda: self.draining,
             on_cancels=self._cancel,
+            on_streams=self._stream,
             on_dead=self._on_dead,
         )
         events.emit("registered", worker_id=self.worker_id)
@@ -289,6 +302,8 @@ class Worker:
     def _leave(self, recorder: Recorder) -> None:
         self._leaving = True
         recorder.lose_patience()
+        if self._streams:
+            self._streams.lose_patience()
         self._tasks.cancel_scope.cancel()
 
     async def _say_goodbye(self) -> None:
