@@ -139,7 +139,7 @@ class Following:
     async def _serve_readers(self) -> None:
         """Returns when there has been nobody for a while."""
         polled_at = last_read_at = anyio.current_time()
-        while anyio.current_time() < last_read_at + _LINGER:
+        while self._readers or anyio.current_time() < last_read_at + _LINGER:
             # From poll to poll, not from look to look: where there is always something new, whoever was forgotten would wait
             # for ever.
             poll_at = polled_at + self._interval()

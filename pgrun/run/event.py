@@ -46,7 +46,7 @@ class RunEvent(BaseModel):
     attempt: int = 0
     created_at: datetime
 
-    _content: Callable[[], Any] | None = PrivateAttr(default=None)
+    _content: "_Content" = PrivateAttr(default_factory=lambda: _Content(lambda: None))
 
     @property
     def text(self) -> str:
@@ -61,7 +61,14 @@ class RunEvent(BaseModel):
         data that is there: members that have not come yet are missing, the last text may be cut off, nothing is validated.
         None while there is nothing, and in an event that a program made itself. Computed anew each time.
         """
-        return self._content() if self._content else None
+        return self._content.compute()
+
+
+@dataclass(frozen=True)
+class _Content:
+    """The content of an event. Any two are equal: it follows from the events before, and events that tell the same are equal."""
+
+    compute: Callable[[], Any] = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -102,10 +109,10 @@ class EventReader:
         if event.text:
             self._pieces.append(event.text)
         if kind == "completed":
-            event._content = lambda: self._shape.whole(data["output"])
+            event._content = _Content(lambda: self._shape.whole(data["output"]))
         elif self._pieces:
             pieces, count = self._pieces, len(self._pieces)  # shared by all events of an answer, which only grows
-            event._content = lambda: self._shape.partial("".join(pieces[:count]))
+            event._content = _Content(lambda: self._shape.partial("".join(pieces[:count])))
         if kind == "model_call_completed":
             self._pieces = []
         return event

@@ -39,6 +39,14 @@ def test_an_event_is_frozen_and_goes_through_json() -> None:
         event.seq = 2  # type: ignore[misc]
 
 
+def test_what_two_readers_see_is_equal() -> None:
+    one, other = (
+        EventReader("run", Shape(), so_far).read(2, "text", {"text": "Hi"}, 1, NOW) for so_far in ((), ("Oh ",))
+    )
+    assert one == other == RunEvent(run_id="run", seq=2, kind="text", data={"text": "Hi"}, attempt=1, created_at=NOW)
+    assert one.content != other.content
+
+
 def test_only_text_has_a_text() -> None:
     assert RunEvent(run_id="r", seq=1, kind="thought", data={"text": "Hm"}, created_at=NOW).text == ""
     assert RunEvent(run_id="r", seq=1, kind="started", data={}, created_at=NOW).text == ""
