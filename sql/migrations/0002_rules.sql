@@ -176,7 +176,7 @@ begin
         end if;
     end if;
     if told is not null then
-        perform pgrun._tell_event(new.run_id, new.attempt, told,
+        perform pgrun._tell_event(new.run_id, case when new.status = 'pending' then old.attempt else new.attempt end, told,
             case told
                 when 'started' then jsonb_build_object('attempt', new.attempt, 'worker_id', new.worker_id)
                 when 'completed' then jsonb_build_object('output', new.output, 'content_type', new.content_type, 'metrics', new.metrics)

@@ -73,7 +73,7 @@ async def test_what_becomes_of_a_run_is_told_in_the_transaction_that_does_it(db:
     await hand.complete(await hand.claim_one())
     rows = stream(conn, run_id)
     assert [(row["kind"], row["attempt"]) for row in rows] == [
-        *(("started", 1), ("retried", 1), ("started", 2), ("released", 1), ("started", 2), ("completed", 2))
+        *(("started", 1), ("retried", 1), ("started", 2), ("released", 2), ("started", 2), ("completed", 2))
     ]
     assert rows[0]["data"] == {"attempt": 1, "worker_id": hand.worker_id}
     assert rows[1]["data"]["error"] == error
