@@ -39,7 +39,7 @@ class Reader:
         """Whether there may be something after its place."""
         self._following = following
         self._answered = anyio.Event()
-        self._answer: Page | PgrunError | None = None
+        self._answer: Page | PgrunError
         self._is_over = False
 
     async def next_page(self) -> Sequence[EventRow]:
@@ -68,7 +68,7 @@ class Reader:
         self._answered.set()
 
     async def _ask(self) -> Page | PgrunError:
-        self._answered, self._answer, self.asks = anyio.Event(), None, True
+        self._answered, self.asks = anyio.Event(), True
         if self.is_behind:
             self._following.ask()
         try:
@@ -78,7 +78,6 @@ class Reader:
             raise
         finally:
             self.asks = False
-        assert self._answer is not None
         return self._answer
 
     def _turn(self, page: Page) -> Sequence[EventRow]:

@@ -53,8 +53,8 @@ def test_only_text_has_a_text() -> None:
 
 
 def test_plain_text_grows() -> None:
-    told = (("started", {}), said("It "), ("thought", {"text": "hm"}), said("rains."))
-    assert contents(Shape(), *told, ("completed", {"output": "It rains."})) == [
+    told = [said("It "), ("thought", {"text": "hm"}), said("rains.")]
+    assert contents(Shape(), ("started", {}), *told, ("completed", {"output": "It rains."})) == [
         *(None, "It ", "It ", "It rains.", "It rains.")
     ]
 
@@ -97,8 +97,8 @@ def test_what_was_said_before_another_attempt_is_void(kind: str) -> None:
 
 
 def test_the_next_answer_of_the_model_begins_anew() -> None:
-    told = (said("I look."), ("model_call_completed", {}), ("tool_call_started", {}), said("Sun."))
-    assert contents(Shape(), *told) == ["I look.", "I look.", None, "Sun."]
+    between = [("model_call_completed", dict[str, Any]()), ("tool_call_started", dict[str, Any]())]
+    assert contents(Shape(), said("I look."), *between, said("Sun.")) == ["I look.", "I look.", None, "Sun."]
 
 
 def test_a_reader_in_the_middle_knows_what_came_before() -> None:
