@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from pgrun.run.base import RunStatus as RunStatus
     from pgrun.run.base import ToolExecution as ToolExecution
     from pgrun.run.context import RunContext as RunContext
+    from pgrun.run.event import RunEvent as RunEvent
     from pgrun.run.requirement import RunRequirement as RunRequirement
     from pgrun.run.tools import Tool as Tool
     from pgrun.run.tools import tool as tool
@@ -77,6 +78,7 @@ __all__ = [
     "RunCancelled",
     "RunContext",
     "RunError",
+    "RunEvent",
     "RunFailed",
     "RunMetrics",
     "RunNotFound",
@@ -104,6 +106,7 @@ _HOMES = {
     "RetryPolicy": "pgrun.retry",
     "Run": "pgrun.run.base",
     "RunContext": "pgrun.run.context",
+    "RunEvent": "pgrun.run.event",
     "RunMetrics": "pgrun.run.base",
     "RunOutput": "pgrun.run.base",
     "RunRequirement": "pgrun.run.requirement",

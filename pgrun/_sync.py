@@ -1,6 +1,6 @@
 """The public API without the `a`: one event loop in a thread serves every synchronous caller of the process."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from typing import Any, TypeVar
 
 from anyio.lowlevel import current_token
@@ -32,3 +32,17 @@ def run_sync(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     except BaseException:
         future.cancel()
         raise
+
+
+def iterate_sync(function: Callable[..., AsyncGenerator[T, None]], *args: Any) -> Iterator[T]:
+    """What an asynchronous generator yields, for code without an event loop; left early, the generator is closed."""
+    items, end = function(*args), object()
+
+    async def next_item() -> Any:
+        return await anext(items, end)
+
+    try:
+        while (item := run_sync(next_item)) is not end:
+            yield item
+    finally:
+        run_sync(items.aclose)

@@ -5,11 +5,11 @@ and whichever worker claims it finds its whole definition there.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
 from uuid import uuid4
 from weakref import WeakSet
 
@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from pgrun._ids import check_run_id
 from pgrun._stopping import stop_left_calls
-from pgrun._sync import run_sync
+from pgrun._sync import iterate_sync, run_sync
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.verbs import NewRun
 from pgrun.db.waiting import not_found
@@ -31,10 +31,14 @@ from pgrun.run._toolset import MAX_TURNS, toolset_of
 from pgrun.run.base import RunOutput, output_from_row, result_of
 from pgrun.run.children import AgentTool
 from pgrun.run.definition import AgentDefinition, lines_of
+from pgrun.run.event import RunEvent, check_after
 from pgrun.run.inline import check_nobody_is_waited_for, execute_here
+from pgrun.run.inline_stream import stream_here
 from pgrun.run.options import Choices, RunOptions, check_name, choose
 from pgrun.run.output import OutputSchema, known_type
+from pgrun.run.partial import shape_of
 from pgrun.run.requirement import RunRequirement, mark_stored, not_stored
+from pgrun.streaming import read_events
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -149,72 +153,172 @@ class Agent(Generic[T]):
         return f"<Agent {self.name}, {self.definition.model!r}>"
 
     @overload
-    async def arun(
-        self, input: Any, *, output_schema: None = None, background: bool = False, **options: Unpack[RunOptions]
-    ) -> RunOutput[T]: ...
+    def arun(
+        self,
+        input: Any,
+        *,
+        stream: Literal[True],
+        background: Literal[False] = False,
+        output_schema: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> AsyncGenerator[RunEvent, None]: ...
     @overload
-    async def arun(
-        self, input: Any, *, output_schema: type[S], background: bool = False, **options: Unpack[RunOptions]
-    ) -> RunOutput[S]: ...
+    def arun(
+        self,
+        input: Any,
+        *,
+        output_schema: None = None,
+        background: bool = False,
+        stream: Literal[False] = False,
+        **options: Unpack[RunOptions],
+    ) -> Coroutine[Any, Any, RunOutput[T]]: ...
     @overload
-    async def arun(
-        self, input: Any, *, output_schema: Any, background: bool = False, **options: Unpack[RunOptions]
-    ) -> RunOutput[Any]: ...
-    async def arun(
-        self, input: Any, *, output_schema: Any = None, background: bool = False, **options: Unpack[RunOptions]
-    ) -> RunOutput[Any]:
+    def arun(
+        self,
+        input: Any,
+        *,
+        output_schema: type[S],
+        background: bool = False,
+        stream: Literal[False] = False,
+        **options: Unpack[RunOptions],
+    ) -> Coroutine[Any, Any, RunOutput[S]]: ...
+    @overload
+    def arun(
+        self,
+        input: Any,
+        *,
+        output_schema: Any,
+        background: bool = False,
+        stream: Literal[False] = False,
+        **options: Unpack[RunOptions],
+    ) -> Coroutine[Any, Any, RunOutput[Any]]: ...
+    @overload
+    def arun(
+        self,
+        input: Any,
+        *,
+        output_schema: None = None,
+        background: Literal[True],
+        stream: bool,
+        **options: Unpack[RunOptions],
+    ) -> Coroutine[Any, Any, RunOutput[T]]: ...
+    @overload
+    def arun(
+        self,
+        input: Any,
+        *,
+        output_schema: type[S],
+        background: Literal[True],
+        stream: bool,
+        **options: Unpack[RunOptions],
+    ) -> Coroutine[Any, Any, RunOutput[S]]: ...
+    def arun(
+        self,
+        input: Any,
+        *,
+        output_schema: Any = None,
+        background: bool = False,
+        stream: bool = False,
+        **options: Unpack[RunOptions],
+    ) -> Any:
         """Asks the agent.
 
         Args:
             input: A text, a list of ``{"role", "content"}`` messages, or any data with a JSON form, which is shown as JSON.
             output_schema: Type of this answer, instead of the agent's.
             background: Return as soon as the run is stored, with status pending; ``await run.aresult()`` gives the answer.
+            stream: In the foreground not to be awaited, but iterated: ``async for event in agent.arun("…", stream=True)``. In
+                the background the model tells its answer piece by piece from the start, for whoever reads `RunOutput.aevents`.
             **options: See `RunOptions`.
 
         Returns:
-            In the foreground the completed run, or the paused one if it waits for a person (see `acontinue_run`); else the
-            pending one. Cancelling a foreground call cancels the run.
+            In the foreground the completed run, or the paused one if it waits for a person (see `acontinue_run`), or with
+            `stream` its events; else the pending one. Cancelling a foreground call, or leaving the iteration, cancels the run.
 
         Raises:
             UsageError: The input cannot be stored, or an option cannot be; nothing was submitted.
-            RunFailed: The foreground run ended in `error`.
-            RunCancelled: Someone cancelled the foreground run.
+            RunFailed: The foreground run ended in `error`; with `stream` after its last event.
+            RunCancelled: Someone cancelled the foreground run; with `stream` after its last event.
             DatabaseError: The run could not be stored.
         """
-        choices = choose(
-            options, queue=self.queue, max_attempts=self.definition.retry.max_attempts, session_id=str(uuid4())
-        )
-        schema = _schema_of(output_schema) or self.output_schema
-        data = to_jsonable(input)
-        if self.db is None:
-            if background:
-                raise UsageError(
-                    f'Agent "{self.name}" has no db: background runs need one, for example PostgresDb("embedded:")'
-                )
-            check_nobody_is_waited_for(self.name, self.definition.tools)
-            return await execute_here(self.name, self.definition, schema, data, choices)
-        run = self._new_run(data, schema, choices)
-        if background:
-            return await self._submit(self.db, run, schema)
-        return await self._complete(self.db, run, schema)
+        if stream and not background:
+            return self._tell(input, output_schema, options)
+        return self._ask(input, output_schema, options, background=background, streams=stream)
 
     @overload
     def run(
-        self, input: Any, *, output_schema: None = None, background: bool = False, **options: Unpack[RunOptions]
+        self,
+        input: Any,
+        *,
+        stream: Literal[True],
+        background: Literal[False] = False,
+        output_schema: Any = None,
+        **options: Unpack[RunOptions],
+    ) -> Iterator[RunEvent]: ...
+    @overload
+    def run(
+        self,
+        input: Any,
+        *,
+        output_schema: None = None,
+        background: bool = False,
+        stream: Literal[False] = False,
+        **options: Unpack[RunOptions],
     ) -> RunOutput[T]: ...
     @overload
     def run(
-        self, input: Any, *, output_schema: type[S], background: bool = False, **options: Unpack[RunOptions]
+        self,
+        input: Any,
+        *,
+        output_schema: type[S],
+        background: bool = False,
+        stream: Literal[False] = False,
+        **options: Unpack[RunOptions],
     ) -> RunOutput[S]: ...
     @overload
     def run(
-        self, input: Any, *, output_schema: Any, background: bool = False, **options: Unpack[RunOptions]
+        self,
+        input: Any,
+        *,
+        output_schema: Any,
+        background: bool = False,
+        stream: Literal[False] = False,
+        **options: Unpack[RunOptions],
     ) -> RunOutput[Any]: ...
+    @overload
     def run(
-        self, input: Any, *, output_schema: Any = None, background: bool = False, **options: Unpack[RunOptions]
-    ) -> RunOutput[Any]:
+        self,
+        input: Any,
+        *,
+        output_schema: None = None,
+        background: Literal[True],
+        stream: bool,
+        **options: Unpack[RunOptions],
+    ) -> RunOutput[T]: ...
+    @overload
+    def run(
+        self,
+        input: Any,
+        *,
+        output_schema: type[S],
+        background: Literal[True],
+        stream: bool,
+        **options: Unpack[RunOptions],
+    ) -> RunOutput[S]: ...
+    def run(
+        self,
+        input: Any,
+        *,
+        output_schema: Any = None,
+        background: bool = False,
+        stream: bool = False,
+        **options: Unpack[RunOptions],
+    ) -> Any:
         """The same as `arun`, for code without an event loop."""
-        return run_sync(partial(self.arun, input, output_schema=output_schema, background=background, **options))
+        ask: Any = partial(
+            self.arun, input, output_schema=output_schema, background=background, stream=stream, **options
+        )
+        return iterate_sync(ask) if stream and not background else run_sync(ask)
 
     @overload
     async def aget_run_output(
@@ -257,6 +361,28 @@ class Agent(Generic[T]):
     ) -> RunOutput[Any] | None:
         """The same as `aget_run_output`, for code without an event loop."""
         return run_sync(partial(self.aget_run_output, run_id, session_id, output_schema=output_schema))
+
+    async def aevents(self, run_id: str, after: int = 0) -> AsyncGenerator[RunEvent, None]:
+        """What happens to a run; else as `RunOutput.aevents`.
+
+        Args:
+            run_id: Its id.
+            after: The `seq` of the last event you have seen, to go on behind it; 0 for all of them.
+        """
+        db, after = self._needs_db(), check_after(after)
+        row = await (await db.connected()).verbs.get(check_run_id(run_id))
+        if row is None:
+            raise not_found(run_id)
+        schema = self._schema_for(row)
+        if schema is None and row["output_schema"] is not None:
+            schema = OutputSchema.from_json(row["output_schema"])
+        async with aclosing(read_events(db, str(row["run_id"]), after, shape_of(schema))) as events:
+            async for event in events:
+                yield event
+
+    def events(self, run_id: str, after: int = 0) -> Iterator[RunEvent]:
+        """The same as `aevents`, for code without an event loop."""
+        return iterate_sync(self.aevents, run_id, after)
 
     async def acancel_run(self, run_id: str) -> bool:
         """Cancels a run, whoever executes it: one that waits at once, a running one by stopping its call to the model.
@@ -408,6 +534,38 @@ class Agent(Generic[T]):
             if isinstance(agent, Agent) and db not in agent._declared_in:
                 await agent.adeclare(db)
 
+    async def _ask(
+        self, input: Any, output_schema: Any, options: RunOptions, *, background: bool, streams: bool
+    ) -> RunOutput[Any]:
+        data, schema, choices = self._checked(input, output_schema, options)
+        if self.db is None:
+            if background:
+                raise UsageError(
+                    f'Agent "{self.name}" has no db: background runs need one, for example PostgresDb("embedded:")'
+                )
+            check_nobody_is_waited_for(self.name, self.definition.tools)
+            return await execute_here(self.name, self.definition, schema, data, choices)
+        run = self._new_run(data, schema, choices)._replace(streams=streams)
+        if background:
+            return await self._submit(self.db, run, schema)
+        return await self._complete(self.db, run, schema)
+
+    def _tell(self, input: Any, output_schema: Any, options: RunOptions) -> AsyncGenerator[RunEvent, None]:
+        data, schema, choices = self._checked(input, output_schema, options)
+        if self.db is None:
+            check_nobody_is_waited_for(self.name, self.definition.tools)
+            return stream_here(self.name, self.definition, schema, data, choices)
+        run = self._new_run(data, schema, choices)._replace(streams=True)
+        return self._stream(self.db, run, schema)
+
+    def _checked(
+        self, input: Any, output_schema: Any, options: RunOptions
+    ) -> tuple[Any, OutputSchema[Any] | None, Choices]:
+        choices = choose(
+            options, queue=self.queue, max_attempts=self.definition.retry.max_attempts, session_id=str(uuid4())
+        )
+        return to_jsonable(input), _schema_of(output_schema) or self.output_schema, choices
+
     def _new_run(self, data: Any, schema: OutputSchema[Any] | None, choices: Choices) -> NewRun:
         return NewRun(
             **vars(choices),
@@ -439,12 +597,34 @@ class Agent(Generic[T]):
         except UsageError:  # nothing was submitted
             raise
         except BaseException:
-            # Nobody waits for a foreground run any more: what it would still cost is saved. Also after a submit that was
-            # cancelled, since nobody can say whether it came before the commit.
-            with anyio.move_on_after(5, shield=True), suppress(PgrunError):
-                await self.acancel_run(run.run_id)
+            await self._cancel_unheard(run.run_id)
             raise
         return _checked(settled)
+
+    async def _stream(
+        self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None
+    ) -> AsyncGenerator[RunEvent, None]:
+        try:
+            submitted = await self._submit(db, run, schema)
+            async with aclosing(submitted.aevents()) as events:
+                async for event in events:
+                    yield event
+        except UsageError:  # nothing was submitted
+            raise
+        except BaseException:
+            await self._cancel_unheard(run.run_id)
+            raise
+        row = await (await db.connected()).verbs.get(run.run_id)
+        if row is not None and row["finished_at"] is not None:
+            result_of(_read(db, row, schema))
+
+    async def _cancel_unheard(self, run_id: str) -> None:
+        """Nobody waits for a foreground run any more: what it would still cost is saved.
+
+        Also after a submit that was cancelled, since nobody can say whether it came before the commit.
+        """
+        with anyio.move_on_after(5, shield=True), suppress(PgrunError):
+            await self.acancel_run(run_id)
 
     def _needs_db(self) -> PostgresDb:
         if self.db is None:
@@ -509,6 +689,9 @@ class _Handle:
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
         row = await self._db.wait_for(run_id, timeout, since=self._since)
         return _read(self._db, row, self._schema)
+
+    def events(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
+        return read_events(self._db, run_id, after, shape_of(self._schema))
 
     async def settle(self, run_id: str) -> RunOutput[Any]:
         """The run once it has ended or waits for a person."""

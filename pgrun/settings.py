@@ -59,9 +59,15 @@ class Settings:
     elsewhere forget them within days; here the answer itself was paid for, its row may be its only copy, and deleting it
     cannot be undone. So it is with stores of workflows and conversations too: they delete by age only when they are told to."""
 
+    event_retention: float | None = None
+    """Seconds that the events of runs are kept after their end, at least an hour; then workers delete them, as they do with runs.
+    Whoever reads such a run later gets what its row and its steps tell. None, the default, keeps them as long as the run."""
+
     def __post_init__(self) -> None:
-        if self.retention is not None and not is_duration(self.retention, least=SHORTEST_RETENTION):
-            raise UsageError(
-                f"retention={self.retention!r}: seconds to keep ended runs, from {SHORTEST_RETENTION:g} (an hour) to a "
-                "century, or None to keep them for ever"
-            )
+        for name in ("retention", "event_retention"):
+            kept = getattr(self, name)
+            if kept is not None and not is_duration(kept, least=SHORTEST_RETENTION):
+                raise UsageError(
+                    f"{name}={kept!r}: seconds to keep ended runs, from {SHORTEST_RETENTION:g} (an hour) to a "
+                    "century, or None to keep them for ever"
+                )

@@ -2,7 +2,7 @@
 
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
@@ -18,7 +18,9 @@ from pgrun.errors import UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._arguments import Arguments, Result
 from pgrun.run.base import Run, RunOutput, output_from_row
+from pgrun.run.event import RunEvent, Shape
 from pgrun.run.options import RunOptions, check_name, choose
+from pgrun.streaming import read_events
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,6 +167,9 @@ class _Handle:
         row = await self._db.wait_for(run_id, timeout, since=self._since)
         completed = row["status"] == "completed"
         return output_from_row(row, self._task.result.load(row["output"]) if completed else row["output"], self)
+
+    def events(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
+        return read_events(self._db, run_id, after, Shape(whole=self._task.result.load))
 
 
 def registered_tasks() -> dict[str, Task[Any, Any]]:

@@ -53,6 +53,10 @@ def worker(
         str,
         typer.Option(help='Delete runs that ended longer ago than 7d, 12h, …, at least 1h; "forever" deletes nothing.'),
     ] = "forever",
+    event_retention: Annotated[
+        str,
+        typer.Option(help='Delete the events of runs that ended longer ago than 7d, 12h, …; "forever": with the run.'),
+    ] = "forever",
     listen_url: Annotated[
         str | None,
         typer.Option(help="Address of the server itself, if the database URL is a pooler's.", show_default=False),
@@ -80,7 +84,8 @@ def worker(
         held = None if leash is None else Leash(leash, grace=grace)
         _import_modules(imports or [])
         kept = None if retention == "forever" else seconds_of(retention, option="--retention")
-        settings = Settings(lease=lease, retention=kept)
+        told = None if event_retention == "forever" else seconds_of(event_retention, option="--event-retention")
+        settings = Settings(lease=lease, retention=kept, event_retention=told)
         db = open_db(database_url, schema, create_schema=True, listen_url=listen_url, settings=settings)
         names = [name.strip() for name in queues.split(",") if name.strip()]
         return await serve(db, queues=names, concurrency=concurrency, grace=grace, leash=held)

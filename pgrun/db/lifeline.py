@@ -28,6 +28,8 @@ class Pulse:
     """Gives the parameters of `beat_worker.sql`."""
     on_cancels: Callable[[list[str]], None]
     """Someone asked to cancel these runs of the worker."""
+    on_streams: Callable[[list[str]], None]
+    """Somebody reads along these runs of the worker."""
     on_dead: Callable[[], None]
     """The worker was declared dead; this was the last beat."""
 
@@ -70,4 +72,6 @@ class Lifeline:
             return False
         if row["cancels"]:
             self._pulse.on_cancels([str(run_id) for run_id in row["cancels"]])
+        if row["streams"]:
+            self._pulse.on_streams([str(run_id) for run_id in row["streams"]])
         return True

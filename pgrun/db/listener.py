@@ -3,6 +3,9 @@
 It lives on an event loop of its own in a background thread, so that it serves every loop of the process and no blocked
 loop keeps it from listening. A notification is a hint, never data: after every (re)connect subscribers are told to look at
 everything they wait for, and while the connection is down, or LISTEN does not work here at all, they poll.
+
+While somebody reads streams there is a second one for them: other processes are spared their notifications, and however many
+there are, no result waits behind them.
 """
 
 import logging
@@ -10,7 +13,7 @@ import os
 import random
 import threading
 from collections.abc import Callable, Sequence
-from typing import NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 from uuid import uuid4
 
 import anyio
@@ -31,11 +34,18 @@ _TRY_AGAIN = 60.0  # seconds between self-tests where LISTEN did not work
 _LONGEST_BACKOFF = 5.0
 
 _lock = threading.Lock()
-_listeners: dict[tuple[Address, Address, str], "_Listener"] = {}
+_listeners: dict[tuple[Address, Address, str, bool], "_Listener"] = {}
 
 
-class Subscriber(Protocol):
+class Hearer(Protocol):
     """Who wants to hear. All methods are called in the listener's thread and must return at once."""
+
+    def on_state(self, listening: bool) -> None:
+        """True: from now on notifications arrive; look at everything once. False: poll."""
+
+
+class Subscriber(Hearer, Protocol):
+    """Who wants to hear of runs."""
 
     def on_wake(self, queue: str) -> None:
         """A queue has got work."""
@@ -49,8 +59,27 @@ class Subscriber(Protocol):
     def on_cancel(self, run_id: str) -> None:
         """Someone asked to cancel this run."""
 
-    def on_state(self, listening: bool) -> None:
-        """True: from now on notifications arrive; look at everything once. False: poll."""
+    def on_watch(self, run_id: str) -> None:
+        """Somebody begins to read the stream of this run, which is running."""
+
+
+class StreamSubscriber(Hearer, Protocol):
+    """Who reads streams."""
+
+    def on_events(self, run_ids: Sequence[str]) -> None:
+        """There are new events in the streams of these runs."""
+
+
+_RUNS: dict[str, Callable[[Any, str], None]] = {
+    "wake": lambda subscriber, payload: subscriber.on_wake(payload),
+    "soon": lambda subscriber, payload: subscriber.on_soon(payload),
+    "done": lambda subscriber, payload: subscriber.on_done(payload.split(",")),
+    "cancel": lambda subscriber, payload: subscriber.on_cancel(payload),
+    "watch": lambda subscriber, payload: subscriber.on_watch(payload),
+}
+_STREAMS: dict[str, Callable[[Any, str], None]] = {
+    "events": lambda subscriber, payload: subscriber.on_events(payload.split(",")),
+}
 
 
 def subscribe(listen: Address, notify: Address, schema: str, subscriber: Subscriber) -> Callable[[], None]:
@@ -62,11 +91,22 @@ def subscribe(listen: Address, notify: Address, schema: str, subscriber: Subscri
         schema: The schema whose runs are listened for.
         subscriber: Whom to tell.
     """
-    key = (listen, notify, schema)
+    return _join((listen, notify, schema, False), subscriber)
+
+
+def subscribe_to_streams(
+    listen: Address, notify: Address, schema: str, subscriber: StreamSubscriber
+) -> Callable[[], None]:
+    """The same for readers of streams, who have a listener of their own."""
+    return _join((listen, notify, schema, True), subscriber)
+
+
+def _join(key: tuple[Address, Address, str, bool], subscriber: Hearer) -> Callable[[], None]:
     with _lock:
         listener = _listeners.get(key)
         if listener is None:
-            listener = _listeners[key] = _Listener(listen, notify, schema)
+            listen, notify, schema, streams = key
+            listener = _listeners[key] = _Listener(listen, notify, schema, _STREAMS if streams else _RUNS)
         listener.add(subscriber)
 
     def leave() -> None:
@@ -80,29 +120,26 @@ def subscribe(listen: Address, notify: Address, schema: str, subscriber: Subscri
 class _Listener:
     """LISTENs for one schema of one database, from its first subscriber to its last."""
 
-    def __init__(self, listen: Address, notify: Address, schema: str) -> None:
+    def __init__(
+        self, listen: Address, notify: Address, schema: str, channels: dict[str, Callable[[Any, str], None]]
+    ) -> None:
         self._listen = listen
         self._notify = notify
         self._probe_channel = f"{schema}_probe"
-        self._handlers: dict[str, Callable[[Subscriber, str], None]] = {
-            f"{schema}_wake": lambda subscriber, payload: subscriber.on_wake(payload),
-            f"{schema}_soon": lambda subscriber, payload: subscriber.on_soon(payload),
-            f"{schema}_done": lambda subscriber, payload: subscriber.on_done(payload.split(",")),
-            f"{schema}_cancel": lambda subscriber, payload: subscriber.on_cancel(payload),
-        }
-        self._subscribers: tuple[Subscriber, ...] = ()
+        self._handlers = {f"{schema}_{name}": handler for name, handler in channels.items()}
+        self._subscribers: tuple[Hearer, ...] = ()
         self._state = threading.Lock()
         self._listening = False
         self._warned = False
         self._task = background.start(self._run)
 
-    def add(self, subscriber: Subscriber) -> None:
+    def add(self, subscriber: Hearer) -> None:
         with self._state:  # or it would miss a change of state between the two lines
             self._subscribers = (*self._subscribers, subscriber)
             if self._listening:
                 subscriber.on_state(True)
 
-    def remove(self, subscriber: Subscriber) -> bool:
+    def remove(self, subscriber: Hearer) -> bool:
         """Removes a subscriber; without any left the connection is closed and True is returned."""
         with self._state:
             self._subscribers = tuple(other for other in self._subscribers if other is not subscriber)

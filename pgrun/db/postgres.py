@@ -25,6 +25,7 @@ from pgrun.db._address import Address, parse_url, url_from_environment
 from pgrun.db._connection import Connection, Row
 from pgrun.db._runtime import Runtime
 from pgrun.db.embedded import embedded_url
+from pgrun.db.following import Following, Reader
 from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.pruning import Prunable, prune
 from pgrun.db.statements import check_schema
@@ -54,6 +55,7 @@ class Connected:
     Attributes:
         hosted: Queues that this process serves itself.
         waits: Whether the service for waiters runs; it starts with the first of them.
+        following: The readers of streams; their service starts with the first of them, too.
     """
 
     def __init__(self, runtime: Runtime, settings: Settings) -> None:
@@ -63,6 +65,7 @@ class Connected:
         self.waiting = Waiting(runtime, settings)
         self.hosted = set[str]()
         self.waits = False
+        self.following: Following | None = None
 
 
 class PostgresDb:
@@ -262,6 +265,18 @@ class PostgresDb:
         rows = await self._wait(wanted, timeout, first=mode == "any")
         return [output_from_row(rows[run_id], rows[run_id]["output"], None) for run_id in wanted if run_id in rows]
 
+    async def open_stream(self, run_id: str, after: int) -> Reader:
+        """A reader of the events of a run that come after one; from now on the run tells what happens to it.
+
+        It has to be closed.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        connected = await self.connected()
+        await connected.verbs.watch(run_id)
+        return (connected.following or self._start_following(connected)).open(run_id, after)
+
     async def aprune(self, older_than: float, *, status: str | None = None, queue: str | None = None) -> int:
         """Deletes runs that ended more than `older_than` seconds ago, the oldest first, and returns how many they were.
 
@@ -342,6 +357,13 @@ class PostgresDb:
                 leave()
 
         connected.runtime.start_service(serve_waiters, "pgrun waiters")
+
+    def _start_following(self, connected: Connected) -> Following:
+        address = connected.runtime.address
+        subscribe = partial(listener.subscribe_to_streams, self.listen_address or address, address, self.schema)
+        connected.following = Following(connected.runtime, connected.verbs, self.settings, subscribe)
+        connected.runtime.start_service(connected.following.serve, "pgrun readers")
+        return connected.following
 
     async def _takes(self, queue: str) -> Connected:
         """Where to submit to that queue."""

@@ -3,7 +3,7 @@
 Workers and agents speak to the queue through this class only. Rows are dicts with the names of the columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
@@ -39,6 +39,7 @@ class NewRun(NamedTuple):
     output_schema: dict[str, Any] | None = None
     content_type: str | None = None
     metadata: Mapping[str, Any] = MappingProxyType({})
+    streams: bool = False
 
 
 class Claimed(NamedTuple):
@@ -62,6 +63,8 @@ class Claimed(NamedTuple):
     metrics: str
     metadata: str | None
     """Of agents only."""
+    streams: bool = False
+    """Whether somebody reads along."""
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
@@ -92,6 +95,45 @@ class Ending:
     error: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     keeps_call: bool = False
+
+
+class Told(NamedTuple):
+    """Events of a run in the hands of a worker: a JSON array of pairs of kind and data, numbered from `seq`."""
+
+    run_id: str
+    fence: int
+    seq: int
+    events: bytes
+
+
+class EventRow(NamedTuple):
+    """An event as it is stored."""
+
+    seq: int
+    kind: str
+    data: dict[str, Any]
+    attempt: int
+    created_at: datetime
+
+
+class Place(NamedTuple):
+    """Where a reader is in the stream of a run: after which event."""
+
+    run_id: str
+    after: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """What comes after a place in a stream.
+
+    Attributes:
+        events: The next ones; not necessarily all.
+        status: Of the run, as of the same moment; None if there is no such run.
+    """
+
+    events: list[EventRow]
+    status: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,6 +427,49 @@ class Verbs:
         params = {"session_id": session_id, "run_id": before, "runs": runs}
         rows = await self._runtime.fetch_tuples("get_history", params)
         return [(run_input, output) for run_input, output in reversed(rows)]
+
+    async def watch(self, run_id: str) -> str:
+        """Begins the stream of a run, if nobody has yet; returns its status."""
+        row = await self._runtime.fetch_one("watch_run", {"run_id": run_id})
+        assert row is not None
+        return str(row["status"])
+
+    async def last_events(self, run_ids: Sequence[str]) -> dict[str, int]:
+        """The number of the last event of each of these runs, 0 where there is none."""
+        return dict(await self._runtime.fetch_tuples("find_last_events", {"run_ids": [*run_ids]}))
+
+    async def write_events(self, told: Collection[Told]) -> dict[str, bool]:
+        """Adds events to streams; returns the runs still held, and whether theirs are written: if not, others lock them."""
+        runs = (
+            f'"{each.run_id}":{{"fence":{each.fence},"seq":{each.seq},"events":{each.events.decode()}}}'
+            for each in told
+        )
+        return dict(await self._runtime.fetch_tuples("write_events", {"events": f"{{{','.join(runs)}}}"}))
+
+    async def read_events(self, places: Collection[Place], *, page: int) -> dict[Place, Page]:
+        """What comes after each of these places, at most `page` events; those where there is nothing new are left out."""
+        params = {
+            "run_ids": [place.run_id for place in places],
+            "afters": [place.after for place in places],
+            "page": page,
+        }
+        pages: dict[Place, Page] = {}
+        for run_id, after, status, *event in await self._runtime.fetch_tuples("read_events", params):
+            found = pages.setdefault(Place(run_id, after), Page([], status))
+            if event[0] is not None:
+                found.events.append(EventRow(*event))
+        return pages
+
+    async def answer_so_far(self, place: Place) -> list[str]:
+        """The pieces of the answer that was under way at a place in a stream."""
+        rows = await self._runtime.fetch_tuples("get_answer_so_far", place._asdict())
+        return [text for (text,) in rows]
+
+    async def prune_events(self, older_than: float, *, batch: int) -> int:
+        """Deletes the events of up to `batch` runs that ended more than `older_than` seconds ago; returns of how many."""
+        row = await self._runtime.fetch_one("prune_events", {"older_than": older_than, "batch": batch})
+        assert row is not None
+        return int(row["pruned"])
 
     async def rescue(self, worker_id: str) -> tuple[list[Row], float | None]:
         """Takes runs away from dead workers; returns them, and in how many seconds the next lease may run out."""

@@ -93,6 +93,9 @@ class Waiting:
     def on_cancel(self, run_id: str) -> None:
         """Waiters hear of a cancelled run when it has ended."""
 
+    def on_watch(self, run_id: str) -> None:
+        """Waiters do not read."""
+
     def on_done(self, run_ids: Sequence[str]) -> None:
         """Called in the listener's thread; most runs that end are awaited elsewhere and cost two look-ups here."""
         # Noted first and looked up afterwards, while a waiter registers first and looks here afterwards.

@@ -28,6 +28,7 @@ from pgrun.run.children import AgentTool, Children, ChildrenOpen
 from pgrun.run.context import RunContext
 from pgrun.run.journal import Journal, Step
 from pgrun.run.requirement import RunPaused, RunRequirement
+from pgrun.run.stream import Stream
 
 _log = logging.getLogger("pgrun.run")
 
@@ -46,6 +47,7 @@ class ToolCalls:
         executions: All of them until now, also those that are under way, and those that earlier attempts have made.
         journal: Of the run.
         used_by_children: What the runs that it started have used, as far as that became known in this attempt.
+        stream: Of the attempt.
     """
 
     def __init__(
@@ -53,15 +55,19 @@ class ToolCalls:
         toolset: Toolset,
         context: RunContext,
         journal: Journal | None = None,
+        *,
         children: Children | None = None,
+        stream: Stream | None = None,
     ) -> None:
         self.toolset = toolset
         self.executions: list[ToolExecution] = []
         self.context = context
         self.journal = journal or Journal()
         self.used_by_children: RunMetrics | None = None
+        self.stream = stream or Stream()
         self._children = children or Children()
         self._open_children: set[int] = set()
+        self._told: set[int] = set()
         self._keys: list[str] = []
         self._waiting: list[RunRequirement] = []
         self._failure: AttemptError | None = None
@@ -116,6 +122,8 @@ class ToolCalls:
             async with slots:
                 await self._execute(execution, call, number, replace(self.context, idempotency_key=self._keys[place]))
             await self._keep(_step(number, execution))
+            self._tell_of(number, execution)
+            self.stream.called_tool(execution)
         except _Waits as wait:
             self._waiting.append(wait.requirement)
         except ChildrenOpen:
@@ -140,6 +148,12 @@ class ToolCalls:
             with anyio.move_on_after(_LAST_WORD, shield=True):
                 await self.journal.keep(step)
             raise
+
+    def _tell_of(self, number: int, execution: ToolExecution) -> None:
+        """Tells that a call has begun, once."""
+        if number not in self._told:
+            self._told.add(number)
+            self.stream.calls_tool(execution)
 
     def _all_requirements(self) -> list[RunRequirement]:
         """What was decided before, and what waits now, in the order in which the model asked for it."""
@@ -194,8 +208,10 @@ class ToolCalls:
             case Instead(result):
                 return result or ""
             case Go() if isinstance(tool, AgentTool):
+                self._tell_of(number, execution)
                 return await self._ask(tool, kwargs["request"], context.idempotency_key)
             case Go(given):
+                self._tell_of(number, execution)
                 if tool.repeat == "unsafe":
                     await self.journal.start(number, tool.name)
                 value = await tool.execute({**kwargs, **given})

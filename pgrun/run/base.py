@@ -1,15 +1,17 @@
 """What a caller holds in hand: the status of a run, what it used, and `RunOutput`, its request and answer."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from datetime import datetime
 from enum import StrEnum
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from pgrun import errors
-from pgrun._sync import run_sync
+from pgrun._sync import iterate_sync, run_sync
 from pgrun.errors import AttemptError, RunCancelled, RunFailed, UsageError
+from pgrun.run.event import RunEvent, check_after
 from pgrun.run.requirement import RunRequirement
 
 T = TypeVar("T")
@@ -116,6 +118,9 @@ class RunHandle(Protocol):
     async def wait(self, run_id: str, timeout: float | None) -> "RunOutput[Any]":
         """The run once it has ended."""
 
+    def events(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
+        """The events of the run that come after one, until its end."""
+
 
 class RunOutput(BaseModel, Generic[T]):
     """A run as it stood when it was read: request, status, answer and what it used.
@@ -182,6 +187,26 @@ class RunOutput(BaseModel, Generic[T]):
         """The run once it has ended, however it ended; else as `aresult`."""
         return self if self.status.is_final else await self._reach().wait(self.run_id, timeout)
 
+    def aevents(self, after: int = 0) -> AsyncGenerator[RunEvent, None]:
+        """What happens to the run: pieces of the answer, calls of tools, attempts, and its end, at which the iteration ends.
+
+        Any number of readers, in any process, before, during and after the run, see the same events in the same order. It ends
+        when the run has paused for a person, too; read on after the `seq` of the last event.
+
+        Args:
+            after: The `seq` of the last event you have seen, to go on behind it; 0 for all of them.
+
+        Raises:
+            UsageError: `after` cannot be.
+            RunNotFound: It does not exist any more.
+            DatabaseUnavailable: The database was lost and did not come back in time; you can read on later.
+        """
+        return self._reach().events(self.run_id, check_after(after))
+
+    def events(self, after: int = 0) -> Iterator[RunEvent]:
+        """The same as `aevents`, for code without an event loop."""
+        return iterate_sync(partial(self.aevents, after))
+
     def _reach(self) -> RunHandle:
         if self._handle is None:
             raise UsageError(
@@ -210,6 +235,14 @@ class Run(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """The same as `aresult`, for code without an event loop."""
         return run_sync(self.aresult, timeout)
+
+    def aevents(self, after: int = 0) -> AsyncGenerator[RunEvent, None]:
+        """What becomes of the run: attempts, and its end; else as `RunOutput.aevents`."""
+        return self._handle.events(self.run_id, check_after(after))
+
+    def events(self, after: int = 0) -> Iterator[RunEvent]:
+        """The same as `aevents`, for code without an event loop."""
+        return iterate_sync(partial(self.aevents, after))
 
 
 def output_from_row(row: Mapping[str, Any], content: Any, handle: RunHandle | None) -> RunOutput[Any]:

@@ -1,7 +1,7 @@
 """A foreground run without a database: the same turns and the same retries, in the caller's own task, leaving no trace."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import anyio
@@ -16,6 +16,7 @@ from pgrun.run.definition import AgentDefinition
 from pgrun.run.loop import Turns
 from pgrun.run.options import Choices
 from pgrun.run.output import OutputSchema
+from pgrun.run.stream import Stream
 
 
 def check_nobody_is_waited_for(name: str, toolset: Toolset) -> None:
@@ -28,7 +29,12 @@ def check_nobody_is_waited_for(name: str, toolset: Toolset) -> None:
 
 
 async def execute_here(
-    name: str, definition: AgentDefinition, schema: OutputSchema[Any] | None, data: Any, choices: Choices
+    name: str,
+    definition: AgentDefinition,
+    schema: OutputSchema[Any] | None,
+    data: Any,
+    choices: Choices,
+    stream: Stream | None = None,
 ) -> RunOutput[Any]:
     """Executes a run at once and returns it completed.
 
@@ -50,20 +56,22 @@ async def execute_here(
     context = RunContext(
         run_id=run.run_id, session_id=run.session_id, agent_name=name, attempt=1, metadata=choices.metadata
     )
-    calls = ToolCalls(definition.tools, context)
+    calls = ToolCalls(definition.tools, context, stream=stream)
     turns = Turns(
         definition.model, definition.messages(data), schema, calls=calls, ambiguous=definition.retry.ambiguous
     )
+    content = None
     try:
         content = await _with_retries(run, turns, definition.retry, choices.max_attempts)
         run.status, run.content = RunStatus.completed, schema.load(content) if schema else content
     except AttemptError as error:
         run.status = RunStatus.error
-        run.error = RunFailure(type=type(error).__name__, message=str(error), **error.details)
+        run.error = _failure(error)
     run.finished_at = datetime.now(UTC)
     run.tools = calls.executions
     run.metrics = turns.metrics + RunMetrics(children=calls.used_by_children)
     run.metrics.duration = (run.finished_at - run.started_at).total_seconds()
+    calls.stream.tell(run.status.value, **_end(run, content))
     result_of(run)
     return run
 
@@ -71,10 +79,25 @@ async def execute_here(
 async def _with_retries(run: RunOutput[Any], turns: Turns, policy: RetryPolicy, max_attempts: int) -> Any:
     for run.attempt in range(1, max_attempts + 1):
         turns.calls.context = replace(turns.calls.context, attempt=run.attempt)
+        turns.calls.stream.tell("started", attempt=run.attempt, worker_id=None)
         try:
             return await turns.take()
         except ModelUnavailable as error:
             if run.attempt == max_attempts:
                 raise
-            await anyio.sleep(policy.delay(run.attempt, retry_after=error.retry_after))
+            delay = policy.delay(run.attempt, retry_after=error.retry_after)
+            due_at = (datetime.now(UTC) + timedelta(seconds=delay)).isoformat()
+            turns.calls.stream.tell("retried", error=_failure(error).model_dump(), due_at=due_at)
+            await anyio.sleep(delay)
     raise AssertionError("unreachable: max_attempts is at least 1")
+
+
+def _failure(error: AttemptError) -> RunFailure:
+    return RunFailure(type=type(error).__name__, message=str(error), **error.details)
+
+
+def _end(run: RunOutput[Any], content: Any) -> dict[str, Any]:
+    metrics = run.metrics.model_dump(exclude_defaults=True)
+    if run.error is not None:
+        return {"error": run.error.model_dump(), "metrics": metrics}
+    return {"output": content, "content_type": run.content_type, "metrics": metrics}

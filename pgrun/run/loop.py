@@ -78,7 +78,7 @@ class Turns:
             self.taken += 1
             return _Answer(_RESPONSE.validate_python(recorded))
         began = time.monotonic()
-        response = await self._ask(number)
+        response = await self._ask(number, began)
         return _Answer(response, number, time.monotonic() - began)
 
     async def _keep(self, answer: "_Answer") -> None:
@@ -86,7 +86,9 @@ class Turns:
             data = from_json(storable_json(json.dumps(_RESPONSE.dump_python(answer.response, exclude_defaults=True))))
             await self.calls.journal.keep(Step(answer.number, "model_call", self.model.id, data, answer.duration))
 
-    async def _ask(self, number: int) -> ModelResponse:
+    async def _ask(self, number: int, began: float) -> ModelResponse:
+        stream = self.calls.stream
+        stream.asked()
         try:
             response = await Calls(self.model, self.calls.journal, self.ambiguous).make(number, self._request())
         except AttemptError as error:
@@ -95,13 +97,14 @@ class Turns:
             raise
         self.metrics += response.usage
         self.taken += 1
+        stream.answered(self.model.id, response, time.monotonic() - began)
         if response.ending != "completed":
             _stop(response)
         return response
 
     def _request(self) -> ModelRequest:
         output = OutputFormat(self.output.name, self.output.strict_schema) if self.output else None
-        return ModelRequest(self.messages, output, self.calls.toolset.specs, self.calls.choice)
+        return ModelRequest(self.messages, output, self.calls.toolset.specs, self.calls.choice, watch=self.calls.stream)
 
     def _read(self, text: str) -> Any:
         return self.output.read(text).content if self.output else storable_text(text)

@@ -30,6 +30,7 @@ from pgrun.run.journal import Journal
 from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.run.requirement import RunPaused
+from pgrun.run.stream import Stream
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
 from pgrun.worker.children import StoredChildren, Submit
@@ -43,17 +44,23 @@ _LOOK_AGAIN = 10.0  # seconds between looks at an answer that its provider has q
 
 
 class Attempt:
-    """One attempt at a claimed run; `on_wait` is called whenever it begins to wait, see `waits`."""
+    """One attempt at a claimed run.
+
+    An agent tells `stream` what it does meanwhile; `on_wait` is called whenever it begins to wait, see `waits`.
+    """
 
     def __init__(
         self,
         claimed: Claimed,
         settings: Settings,
         verbs: Verbs | None = None,
+        *,
         submit: Submit | None = None,
+        stream: Stream | None = None,
         on_wait: Callable[[], None] = lambda: None,
     ) -> None:
         self._claimed = claimed
+        self._stream = stream
         self._settings = settings
         self._verbs = verbs
         self._submit = submit
@@ -110,11 +117,11 @@ class Attempt:
     async def _agent_work(self) -> "_AgentWork":
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
         if verbs is None:
-            return _AgentWork(claimed, definition, Journal(), [], Children())
+            return _AgentWork(claimed, definition, Journal(), [], Children(), self._stream)
         journal = await open_journal(verbs, claimed, lambda: self.metrics, self._on_wait)
         history = await read_history(verbs, claimed, definition.history_runs)
         children = StoredChildren(verbs, self._submit or verbs.submit, claimed)
-        return _AgentWork(claimed, definition, journal, history, children)
+        return _AgentWork(claimed, definition, journal, history, children, self._stream)
 
     def _after(self, error: BaseException) -> Decision:
         claimed, leaves_call = self._claimed, _leaves_call(error)
@@ -180,11 +187,12 @@ class _AgentWork:
         journal: Journal,
         history: Sequence[tuple[Any, Any]],
         children: Children,
+        stream: Stream | None,
     ) -> None:
         self.policy = definition.retry
         self.holds_session = definition.holds_session
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
-        calls = ToolCalls(definition.tools, _context(claimed), journal, children)
+        calls = ToolCalls(definition.tools, _context(claimed), journal, children=children, stream=stream)
         self.turns = Turns(
             definition.model,
             definition.messages(from_json(claimed.input), history),

@@ -34,6 +34,7 @@ class Heartbeat:
         *,
         draining: Callable[[], bool],
         on_cancels: Callable[[Sequence[str]], None],
+        on_streams: Callable[[Sequence[str]], None],
         on_dead: Callable[[], None],
     ) -> None:
         self._worker_id = worker_id
@@ -46,6 +47,7 @@ class Heartbeat:
             Pulse(
                 params=self._params,
                 on_cancels=lambda run_ids: call_soon(on_cancels, run_ids),
+                on_streams=lambda run_ids: call_soon(on_streams, run_ids),
                 on_dead=lambda: call_soon(on_dead),
             ),
             lease=settings.lease,

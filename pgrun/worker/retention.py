@@ -15,10 +15,11 @@ _log = logging.getLogger("pgrun.worker")
 
 _LOOK_EVERY = 60.0  # seconds, more or less: workers that started together drift apart
 _MAX_BATCHES = 20  # in one look; more than a worker's own runs, and little enough when a hundred workers find a backlog
+_BATCH = 100  # runs whose events go in one transaction: a stream may have thousands
 
 
 class Retention:
-    """The looks of one worker after what may be forgotten: runs past their retention, workers gone for more than a day."""
+    """The looks of one worker after what may be forgotten: runs and events past their retention, workers long gone."""
 
     def __init__(self, verbs: Verbs, settings: Settings) -> None:
         self._verbs = verbs
@@ -35,6 +36,7 @@ class Retention:
         """Forgets workers, and deletes some of the runs that ended before the retention, if there is one."""
         try:
             await self._verbs.forget_workers()
+            await self._prune_events(self._settings.event_retention)
             if self._settings.retention is None:
                 return
             which = Prunable(older_than=self._settings.retention)
@@ -45,3 +47,16 @@ class Retention:
         if pruned:
             events.emit("pruned", runs=pruned)
             _log.info("pruned %s runs that ended more than %g s ago", pruned, self._settings.retention)
+
+    async def _prune_events(self, older_than: float | None) -> None:
+        if older_than is None:
+            return
+        streams = 0
+        for _ in range(_MAX_BATCHES):
+            found = await self._verbs.prune_events(older_than, batch=_BATCH)
+            streams += found
+            if found < _BATCH:
+                break
+        if streams:
+            events.emit("pruned_events", runs=streams)
+            _log.info("pruned the events of %s runs that ended more than %g s ago", streams, older_than)

@@ -1,7 +1,7 @@
 """The slots of a worker: claimed runs on their way from the claim to the written outcome, and the tasks that execute them."""
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -9,12 +9,14 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pgrun import events
-from pgrun.db.verbs import Claimed, Ending, Verbs
-from pgrun.settings import Settings
+from pgrun.db.verbs import Claimed, Ending
 from pgrun.worker.attempt import Attempt
-from pgrun.worker.children import Submit
 from pgrun.worker.decision import Decision, Leave
 from pgrun.worker.recorder import Recorder
+from pgrun.worker.streams import AttemptStream, Streams
+
+Begin = Callable[[Claimed, AttemptStream | None, Callable[[], None]], Attempt]
+"""Takes the run, the stream that it tells, and what is to be called when it begins to wait for a provider."""
 
 _BREATH = 50  # runs that one task executes before it lets others have the loop, should none of them ever wait
 
@@ -54,23 +56,19 @@ class Slots:
         size: How many there are.
         tasks: Where runs are executed; cancelling it stops them, and whoever cancels it gives them back.
         recorder: Takes their outcomes.
-        settings: Of the database.
-        verbs: For what the runs of agents have to know.
-        submit: For the runs that they start.
+        streams: Take what the runs of agents tell, and every ending behind it.
+        begin: Makes the attempt at a run.
 
     Attributes:
         left_calls: Whether a run has ended here whose provider may still work on an answer.
     """
 
-    def __init__(
-        self, size: int, tasks: TaskGroup, recorder: Recorder, settings: Settings, verbs: Verbs, submit: Submit
-    ) -> None:
+    def __init__(self, size: int, tasks: TaskGroup, recorder: Recorder, streams: Streams, begin: Begin) -> None:
         self.size = size
         self._tasks = tasks
         self._recorder = recorder
-        self._settings = settings
-        self._verbs = verbs
-        self._submit = submit
+        self._streams = streams
+        self._begin = begin
         # By run_id and fence: a run that is due again may be claimed again before its last attempt has left.
         self._held: dict[tuple[str, int], _Held] = {}
         self._ready: deque[_Held] = deque()
@@ -152,7 +150,8 @@ class Slots:
                         return
 
     async def _execute(self, held: _Held, scope: anyio.CancelScope) -> None:
-        attempt = Attempt(held.claimed, self._settings, self._verbs, self._submit, lambda: self._let_go(held))
+        stream = self._streams.open(held.claimed) if held.claimed.kind == "agent" else None
+        attempt = self._begin(held.claimed, stream, lambda: self._let_go(held))
         decision: Decision | None = None
         held.scope, held.attempt = scope, attempt
         try:
@@ -164,11 +163,13 @@ class Slots:
                 decision = self._stopped(held, attempt)
             if isinstance(decision, Ending):
                 self.left_calls = self.left_calls or decision.keeps_call
-                self._recorder.finish(decision)
+                self._streams.finish(decision)
             elif decision is None:  # others see to the run
+                self._streams.drop(held.claimed)
                 self.leave([held.claimed])
             else:
                 with anyio.CancelScope(shield=True):
+                    await self._streams.settle(held.claimed)
                     await self._recorder.put_off(held.claimed, decision)
                 self.leave([held.claimed])
 

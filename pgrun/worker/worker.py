@@ -5,7 +5,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 from types import TracebackType
@@ -20,7 +20,9 @@ from pgrun.db import listener
 from pgrun.db.postgres import Connected, PostgresDb
 from pgrun.db.verbs import Claimed, WorkerCard
 from pgrun.errors import DatabaseError, UsageError
+from pgrun.run.stream import Stream
 from pgrun.task import registered_tasks
+from pgrun.worker.attempt import Attempt
 from pgrun.worker.cursor import Cursor
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.left_calls import LEFT, LeftCalls
@@ -29,6 +31,7 @@ from pgrun.worker.pace import Pace
 from pgrun.worker.recorder import Recorder
 from pgrun.worker.retention import Retention
 from pgrun.worker.slots import Slots
+from pgrun.worker.streams import Streams
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -80,6 +83,7 @@ class Worker:
         self.draining = False
         self._yields = mode == "embedded" and db.worker == "auto"
         self._slots: Slots | None = None
+        self._streams: Streams | None = None
         self._cursor = Cursor()
         self._registered: tuple[str, ...] = ()
         self._known: list[str] = []
@@ -111,13 +115,14 @@ class Worker:
             address = self._connected.runtime.address
             stack.callback(listener.subscribe(self.db.listen_address or address, address, self.db.schema, self))
             recorder = Recorder(self._verbs, lambda written: slots.leave(written))
+            self._streams = streams = Streams(self._verbs, recorder)
             # A group of its own around the others, because the last of them may still have an ending to write.
             recording = await stack.enter_async_context(anyio.create_task_group())
             recording.start_soon(recorder.write_endings, name="pgrun endings")
-            stack.callback(recorder.close)
+            recording.start_soon(streams.write_forever, name="pgrun streams")
+            stack.callback(streams.close)
             self._tasks = await stack.enter_async_context(anyio.create_task_group())
-            slots = Slots(self.concurrency, self._tasks, recorder, self.db.settings, self._verbs, self.db.submit)
-            self._slots = slots
+            self._slots = slots = Slots(self.concurrency, self._tasks, recorder, streams, self._begin)
             stack.callback(self._leave, recorder)
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
@@ -179,6 +184,10 @@ class Worker:
             call_soon(self._left_calls.wake)
         else:
             call_soon(self._cancel, [run_id])
+
+    def on_watch(self, run_id: str) -> None:
+        """Called in the listener's thread."""
+        self._connected.runtime.call_soon(self._stream, [run_id])
 
     def on_state(self, listening: bool) -> None:
         """Called in the listener's thread; whatever was not heard before is looked for now."""
@@ -269,9 +278,16 @@ class Worker:
         self._look_at = time.monotonic() + pause
         return claimed, pause
 
+    def _begin(self, claimed: Claimed, stream: Stream | None, on_wait: Callable[[], None]) -> Attempt:
+        return Attempt(claimed, self.db.settings, self._verbs, submit=self.db.submit, stream=stream, on_wait=on_wait)
+
     def _cancel(self, run_ids: Collection[str]) -> None:
         if self._slots:
             self._slots.cancel(run_ids)
+
+    def _stream(self, run_ids: Collection[str]) -> None:
+        if self._streams:
+            self._streams.want(run_ids)
 
     async def _maintain_forever(self) -> None:
         assert self._slots is not None
@@ -291,6 +307,7 @@ class Worker:
             self.worker_id,
             draining=lambda: self.draining,
             on_cancels=self._cancel,
+            on_streams=self._stream,
             on_dead=self._on_dead,
         )
         events.emit("registered", worker_id=self.worker_id)
@@ -337,6 +354,8 @@ class Worker:
     def _leave(self, recorder: Recorder) -> None:
         self._leaving = True
         recorder.lose_patience()
+        if self._streams:
+            self._streams.lose_patience()
         self._tasks.cancel_scope.cancel()
 
     async def _say_goodbye(self) -> None:

@@ -67,6 +67,7 @@ create table pgrun.jobs (
     begun               jsonb,
     call                jsonb,
     metadata            jsonb not null default '{}',
+    streams             boolean not null default false,
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
     started_at          timestamptz,
@@ -104,6 +105,7 @@ comment on column pgrun.jobs.requirements is 'What the run has waited for a pers
 comment on column pgrun.jobs.begun is 'Calls of unsafe tools that have begun and whose end is not recorded, by the step they are: name, times (how often), at. Of a run that nobody executes: they may have happened.';
 comment on column pgrun.jobs.call is 'The call of the model that is under way, where that is known: step, and response_id once the provider goes on with it by itself. Whoever takes over asks for that answer, and not for a new one.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
+comment on column pgrun.jobs.streams is 'Somebody reads along, or did: what happens to the run is told in events.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
 comment on column pgrun.jobs.started_at is 'The latest attempt began.';
@@ -122,6 +124,8 @@ create index jobs_history on pgrun.jobs (session_id, session_seq) where status =
 create index jobs_children on pgrun.jobs (parent_run_id) where parent_run_id is not null;
 -- queue_stats, failures and retention: what ended when.
 create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not null;
+-- Retention of events: whose there may be. Empty where nobody reads along.
+create index jobs_streamed on pgrun.jobs (finished_at) where streams and finished_at is not null;
 
 create table pgrun.steps (
     run_id      uuid not null references pgrun.jobs on delete cascade,
@@ -156,6 +160,22 @@ comment on column pgrun.left_calls.run_id is 'The run that has ended.';
 comment on column pgrun.left_calls.response_id is 'The provider''s id of the answer.';
 comment on column pgrun.left_calls.left_at is 'The run ended.';
 comment on column pgrun.left_calls.due_at is 'Somebody is at it until then, or has failed; then another may try. After a day nobody does any more.';
+create table pgrun.events (
+    run_id     uuid not null references pgrun.jobs on delete cascade,
+    seq        bigint not null check (seq > 0),
+    kind       text not null check (kind <> ''),
+    data       jsonb not null default '{}',
+    attempt    smallint not null,
+    created_at timestamptz not null default clock_timestamp(),
+    primary key (run_id, seq)
+);
+comment on table  pgrun.events is 'The streams of runs that somebody reads, append only: what happened to a run, and what its model said piece by piece. select pgrun.watch(run_id) begins one.';
+comment on column pgrun.events.run_id is 'Whose event it is.';
+comment on column pgrun.events.seq is 'Its place in the stream of the run: 1, 2, 3 … without a gap, over all attempts.';
+comment on column pgrun.events.kind is 'text, thought, tool_call_announced, tool_call_started, tool_call_completed, model_call_completed: told by the worker. started, retried, released, paused, resumed, completed, error, cancelled: what became of the run, told in the transaction that did it.';
+comment on column pgrun.events.data is 'What belongs to it; sql/README.md lists it by kind.';
+comment on column pgrun.events.attempt is 'The attempt it belongs to.';
+comment on column pgrun.events.created_at is 'When it was written; in a stream that began later than its run, when it happened.';
 
 create table pgrun.agents (
     name          text primary key,

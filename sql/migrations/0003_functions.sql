@@ -224,6 +224,20 @@ end $$;
 comment on function pgrun.approve(uuid, text, boolean, text, text, jsonb, uuid) is
     'Decides on a call that a paused run waits for, null call_id: on all that it waits for. approved => false rejects; result is what a call returned that was executed elsewhere, input an object with the values of its fields. When nothing is open any more the run goes on. Returns its status; saying the same again changes nothing.';
 
+create function pgrun.watch(run_id uuid) returns text language plpgsql as $$
+declare
+    state text;
+begin
+    update pgrun.jobs j set streams = true where j.run_id = watch.run_id and not j.streams;
+    select j.status into state from pgrun.jobs j where j.run_id = watch.run_id;
+    if state is null then
+        raise exception 'no run % exists', watch.run_id using errcode = 'PGR01';
+    end if;
+    return state;
+end $$;
+comment on function pgrun.watch(uuid) is
+    'From now on events tells what happens to the run; of one that runs what happened in this attempt before, of one that has ended what its row and steps know. Returns its status. Repeated it changes nothing.';
+
 -- For a person or cron, who say how many one transaction may delete; the library goes batch by batch, see prune_runs.sql.
 create function pgrun.prune(
     older_than interval default '7 days',

@@ -47,6 +47,9 @@ class Note:
     def on_cancel(self, run_id: str) -> None:
         self._note("cancel", run_id)
 
+    def on_watch(self, run_id: str) -> None:
+        self._note("watch", run_id)
+
     def on_state(self, listening: bool) -> None:
         self._note("state", listening)
 

@@ -39,6 +39,7 @@ class Someone:
             *(self.end_in_a_batch, self.cancel, self.cancel, self.retry_ended, self.retry_ended, self.delete),
             *(self.try_again, self.give_back, self.rescue, self.die_and_come_back, self.open_sessions, self.leave),
             *(self.prune, self.forget_workers, self.pause, self.pause, self.approve, self.approve),
+            *(self.watch, self.watch, self.tell, self.tell, self.prune_events),
         )
         step = self._random.choice(steps)
         try:
@@ -61,6 +62,7 @@ class Someone:
                 "output_schema": "",
                 "content_type": "",
                 "metadata": "{}",
+                "streams": self._random.random() < 0.5,
             },
         )
 
@@ -131,6 +133,25 @@ class Someone:
     def approve(self) -> None:
         perform(self._conn, "approve_run", run_id=self._any_run("paused"), decision="{}")
 
+    def watch(self) -> None:
+        perform(self._conn, "watch_run", run_id=self._any_run())
+
+    def tell(self) -> None:
+        claimed = {str(row["run_id"]): row["fence"] for row in self._claim()}
+        last = {row["run_id"]: row["last"] for row in perform(self._conn, "find_last_events", run_ids=[*claimed])}
+        told = {
+            run_id: {"fence": fence, "seq": last[run_id] + 1, "events": [["text", {"text": "so"}]] * 2}
+            for run_id, fence in claimed.items()
+        }
+        if self._random.random() < 0.5:
+            perform(self._conn, "write_events", events=json.dumps(told))
+            perform(self._conn, "write_events", events=json.dumps(told))  # once more, perhaps later than others end it
+        for run_id, fence in claimed.items():
+            finish(self._conn, run_id, fence)
+
+    def prune_events(self) -> None:
+        perform(self._conn, "prune_events", older_than=0, batch=self._random.randint(1, 4))
+
     def forget_workers(self) -> None:
         perform(self._conn, "forget_workers")
 
@@ -172,6 +193,19 @@ async def test_no_mixture_of_statements_ends_in_a_deadlock(db: PostgresDb, conn:
             (thread.result() for thread in [threads.start(act, n) for n in range(THREADS)]), Counter()
         )
     assert done.total() == THREADS * STEPS
+
+    # No stream has a gap, and the last event of what has ended is its end.
+    assert (
+        one(conn, "select count(*) from (select from pgrun.events group by run_id having max(seq) <> count(*)) gaps")
+        == 0
+    )
+    ends = """select count(*), count(*) filter (where e.kind = j.status) as told
+                from pgrun.jobs j join lateral (
+                     select kind from pgrun.events e where e.run_id = j.run_id order by seq desc limit 1) e on true
+               where j.finished_at is not null and j.streams"""
+    ended = conn.execute(ends.encode()).fetchone()
+    assert ended
+    assert ended["count"] == ended["told"]
 
     # Nor is anything stuck: what is open may start once open_sessions has been called, and can be worked off.
     for row in conn.execute("select run_id from pgrun.jobs where status = 'paused'").fetchall():

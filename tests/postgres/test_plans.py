@@ -26,10 +26,10 @@ select format('00000000-0000-7000-8000-%s', lpad(n::text, 12, '0'))::uuid, 'daem
 
 alter table pgrun.jobs disable trigger user;
 insert into pgrun.jobs (kind, name, queue, status, fence, attempt, worker_id, session_id, session_seq,
-                        created_at, started_at, finished_at)
+                        created_at, started_at, finished_at, streams)
 select 'task', 'noop', case n % 10 when 0 then 'mail' else 'default' end,
        case n % 20 when 0 then 'error' else 'completed' end, 1, 1, '00000000-0000-7000-8000-000000000001',
-       case n % 2 when 0 then 's' || n / 10 end, case n % 2 when 0 then n % 10 + 1 end, at, at, at
+       case n % 2 when 0 then 's' || n / 10 end, case n % 2 when 0 then n % 10 + 1 end, at, at, at, n % 100 = 0
   from generate_series(1, 1000000) n, lateral (select now() - make_interval(secs => n) as at) t;
 insert into pgrun.jobs (kind, name, due_at, priority)
 select 'task', 'noop', now() + make_interval(secs => 3600 + n), n % 3 from generate_series(1, 50000) n;
@@ -41,7 +41,10 @@ insert into pgrun.jobs (kind, name, status, fence, attempt, worker_id, started_a
 select 'task', 'noop', 'running', 1, 1, format('00000000-0000-7000-8000-%s', lpad((n % 6 + 1)::text, 12, '0'))::uuid, now()
   from generate_series(1, 200) n;
 alter table pgrun.jobs enable trigger user;
+insert into pgrun.events (run_id, seq, kind, data, attempt)
+select j.run_id, seq, 'text', '{"text": "so"}', 1 from pgrun.jobs j, generate_series(1, 20) seq where j.streams;
 analyze pgrun.jobs;
+analyze pgrun.events;
 analyze pgrun.workers;
 """
 
@@ -74,6 +77,15 @@ def finish_params(conn: Conn, many: int) -> dict[str, Any]:
 def look_params(conn: Conn, many: int) -> dict[str, Any]:
     run_ids = some_ids(conn, "completed", many)
     return {"run_ids": run_ids, "or_paused": run_ids}
+
+
+def told_params(conn: Conn, many: int) -> dict[str, Any]:
+    told = {"fence": 1, "seq": 1, "events": [["text", {"text": "so"}]] * 3}
+    return {"events": json.dumps({str(run_id): told for run_id in some_ids(conn, "running", many)})}
+
+
+def places_params(conn: Conn, many: int) -> dict[str, Any]:
+    return {"run_ids": some_ids(conn, "completed", many), "afters": [7] * many, "page": 200}
 
 
 def claim_params(slots: int, *, queues: list[str], yields: bool = False) -> dict[str, Any]:
@@ -169,6 +181,25 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         {"jobs_pkey"},
     ),
     "left calls": ("take_left_calls", lambda _: {"names": [], "queues": ["default"], "run_id": ""}, {"jobs_pkey"}),
+    "write events 1": ("write_events", lambda conn: told_params(conn, 1), {"jobs_pkey"}),
+    "write events 200": ("write_events", lambda conn: told_params(conn, 200), {"jobs_pkey"}),
+    "read events 1": ("read_events", lambda conn: places_params(conn, 1), {"jobs_pkey", "events_pkey"}),
+    "read events 100": ("read_events", lambda conn: places_params(conn, 100), {"jobs_pkey", "events_pkey"}),
+    "last events": (
+        "find_last_events",
+        lambda conn: {"run_ids": some_ids(conn, "running", 100)},
+        {"events_pkey"},
+    ),
+    "answer so far": (
+        "get_answer_so_far",
+        lambda conn: {"run_id": some_ids(conn, "completed", 1)[0], "after": 7},
+        {"events_pkey"},
+    ),
+    "prune events": (
+        "prune_events",
+        lambda _: {"older_than": 86_400.0, "batch": 100},
+    ),
+    "open sessions": ("open_sessions", lambda _: {}, {"jobs_session"}),
     "list": (
         "list_runs",
         lambda _: {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": 20},
@@ -194,8 +225,8 @@ def test_a_statement_keeps_its_index(filled: Conn, case: str, mode: str) -> None
     """With the values at hand and, as the pool does after five executions, without them."""
     name, params, indexes = CASES[case]
     nodes = plan(filled, name, params(filled), mode)
-    on_jobs = [node for node in nodes if node.get("Relation Name") == "jobs"]
-    assert [node for node in on_jobs if node["Node Type"] == "Seq Scan"] == []
+    on_tables = [node for node in nodes if node.get("Relation Name") in ("jobs", "events")]
+    assert [node for node in on_tables if node["Node Type"] == "Seq Scan"] == []
     used = {node["Index Name"] for node in nodes if "Index Name" in node}
     assert {index for index in used if index.startswith("jobs_")} <= indexes
     assert used & indexes

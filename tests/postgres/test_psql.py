@@ -60,12 +60,14 @@ SAMPLES: dict[str, dict[str, str]] = {
         "output_schema": "",
         "max_attempts": "5",
     },
+    "find_last_events": {"run_ids": f"{{{RUN},{OTHER}}}"},
     "find_queue": {"queue": "default"},
     "find_strays": {"worker_id": WORKER, "older_than": "5"},
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
     "forget_left_call": {"run_id": RUN, "response_id": "resp_1"},
     "forget_workers": {},
+    "get_answer_so_far": {"run_id": RUN, "after": "7"},
     "get_decisions": {"run_id": RUN},
     "get_call": {"run_id": RUN},
     "get_history": {"session_id": "s", "run_id": RUN, "runs": "3"},
@@ -85,7 +87,9 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"requirements": "[]", "metrics": "", "tools": ""},
     },
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
+    "prune_events": {"older_than": "604800", "batch": "100"},
     "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
+    "read_events": {"run_ids": f"{{{RUN},{OTHER}}}", "afters": "{0,7}", "page": "100"},
     "record_step": {
         **{"run_id": RUN, "fence": "1", "number": "1", "kind": "model_call", "name": "gpt-5-mini"},
         **{"data": "{}", "duration": "0.5", "metrics": ""},
@@ -109,8 +113,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "submit_run": {
         **_SUBMITTED,
         **{"run_id": "00000000-0000-7000-8000-00000000cccc", "kind": "task"},
-        **{"session_table": "", "parent_run_id": "", "content_type": ""},
+        **{"session_table": "", "parent_run_id": "", "content_type": "", "streams": "true"},
     },
+    "watch_run": {"run_id": RUN},
+    "write_events": {"events": f'{{"{RUN}": {{"fence": 1, "seq": 1, "events": [["text", {{"text": "Hi"}}]]}}}}'},
 }
 
 FILES = sorted(path.stem for path in (sql_dir() / "queries").glob("*.sql"))

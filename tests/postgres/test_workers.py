@@ -66,7 +66,7 @@ async def test_a_worker_that_was_declared_dead_cannot_register_back_to_life(db: 
 async def test_a_heartbeat_moves_the_lease(db: PostgresDb, conn: Conn) -> None:
     hand = await hire(db, lease=100)
     conn.execute("update pgrun.workers set lease_until = now(), heartbeat_at = now() - interval '1 h'")
-    assert beat(conn, hand) == [{"cancels": []}]
+    assert beat(conn, hand) == [{"cancels": [], "streams": []}]
     row = worker(conn, hand)
     assert row["lease_until"] - row["heartbeat_at"] == timedelta(seconds=100)
     assert one(conn, "select now() - heartbeat_at < interval '1 min' from pgrun.workers")
@@ -82,7 +82,7 @@ async def test_a_heartbeat_of_a_worker_that_is_stopped_or_unknown_has_no_answer(
     assert beat(conn, hand) == []
 
 
-async def test_a_heartbeat_names_exactly_the_runs_of_this_worker_that_someone_asked_to_cancel(
+async def test_a_heartbeat_names_exactly_the_runs_of_this_worker_that_someone_asked_to_cancel_or_reads(
     db: PostgresDb, conn: Conn
 ) -> None:
     hand, other = await hire(db), await hire(db)
@@ -91,9 +91,12 @@ async def test_a_heartbeat_names_exactly_the_runs_of_this_worker_that_someone_as
     await other.claim_one()
     for run_id in (asked, ended, others):
         assert await hand.verbs.cancel(run_id) == "cancelling"
+    for run_id in (not_asked, ended, others):
+        await hand.verbs.watch(run_id)
     await hand.complete(claimed[ended])
-    assert not_asked in claimed
-    assert beat(conn, hand) == [{"cancels": [row_of(conn, asked)["run_id"]]}]
+    (row,) = beat(conn, hand)
+    assert [str(run_id) for run_id in row["cancels"]] == [asked]
+    assert [str(run_id) for run_id in row["streams"]] == [not_asked]
 
 
 async def test_the_state_of_a_worker_is_what_is_worst_about_it(db: PostgresDb, conn: Conn) -> None:

@@ -11,8 +11,8 @@ class Ear:
 
     def __init__(self, dsn: str, schema: str = "pgrun") -> None:
         self._conn = psycopg.connect(dsn, autocommit=True)
-        for channel in (f"{schema}_wake", f"{schema}_soon", f"{schema}_done", f"{schema}_cancel", f"{schema}_mark"):
-            self._conn.execute(f'listen "{channel}"'.encode())
+        for channel in ("wake", "soon", "done", "cancel", "watch", "events", "mark"):
+            self._conn.execute(f'listen "{schema}_{channel}"'.encode())
         self._prefix = f"{schema}_"
 
     def heard(self) -> list[tuple[str, str]]:

@@ -197,7 +197,7 @@ async def tasks_with_options(db: PostgresDb) -> None:
 
 
 async def what_type_checkers_refuse(agent: Agent[City], db: PostgresDb) -> None:
-    await agent.arun("?", stream=True)  # type: ignore[call-overload]
+    await agent.arun("?", stream=True)  # type: ignore[misc]
     await agent.arun("?", delay="5")  # type: ignore[call-overload]
     await agent.arun("?", True)  # type: ignore[call-overload]
     Agent(model="gpt-5-mini", markdown=True)  # type: ignore[call-overload]

@@ -17,9 +17,9 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ("errors", "settings", "events", "_context", "_hosting", "_ids", "_durations", "_threads", "_sync"), 0
     ),
-    **dict.fromkeys(("run.base", "run.requirement", "models.base", "retry"), 1),
+    **dict.fromkeys(("run.base", "run.event", "run.requirement", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
-    **dict.fromkeys(("agent", "task", "_stopping"), 3),
+    **dict.fromkeys(("agent", "streaming", "task", "_stopping"), 3),
     "worker": 4,
     **dict.fromkeys(("cli", "testing", "__main__", ""), 5),
 }

@@ -38,8 +38,8 @@ async def refusal(agent: Agent[str], models: ModelServer, data: Any = "hi", **op
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"stream": True}, "runs have no option stream=; there are session_id, run_id, queue, priority, delay"),
-        ({"stream": True, "retries": 3}, "runs have no option retries=, stream=;"),
+        ({"user": "x"}, "runs have no option user=; there are session_id, run_id, queue, priority, delay"),
+        ({"user": "x", "retries": 3}, "runs have no option retries=, user=;"),
         ({"delay": -1}, "delay=-1: seconds from now, 0 or more"),
         ({"delay": float("nan")}, "delay=nan: seconds"),
         ({"delay": float("inf")}, "delay=inf: seconds"),

@@ -1,6 +1,7 @@
 """RunOutput: what a caller holds in hand."""
 
 import json
+from collections.abc import AsyncGenerator
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ from uuid import UUID
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from pgrun import RunCancelled, RunFailed, RunMetrics, RunOutput, RunStatus, UsageError
+from pgrun import RunCancelled, RunEvent, RunFailed, RunMetrics, RunOutput, RunStatus, UsageError
 from pgrun.run.base import output_from_row
 
 RUN_ID = "01900000-0000-7000-8000-000000000000"
@@ -53,6 +54,10 @@ class Handle:
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
         self.waits.append((run_id, timeout))
         return self.ended
+
+    async def events(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
+        for seq in range(after + 1, 4):
+            yield RunEvent(run_id=run_id, seq=seq, kind="text", data={"text": str(seq)}, created_at=datetime.now(UTC))
 
 
 def test_it_has_the_fields_that_programs_rely_on() -> None:
@@ -147,6 +152,27 @@ def test_the_result_can_be_had_without_an_event_loop() -> None:
     handle = Handle(output_from_row(row(), "Tokyo", None))
     assert output_from_row(row(status="pending"), None, handle).result(timeout=5) == "Tokyo"
     assert handle.waits == [(RUN_ID, 5)]
+
+
+async def test_its_events_are_read_after_the_last_one_seen() -> None:
+    run = output_from_row(row(), "Tokyo", Handle(output_from_row(row(), "other", None)))
+    assert [event.seq async for event in run.aevents()] == [1, 2, 3]
+    assert [event.text async for event in run.aevents(after=2)] == ["3"]
+
+
+def test_its_events_can_be_read_without_an_event_loop() -> None:
+    run = output_from_row(row(), "Tokyo", Handle(output_from_row(row(), "other", None)))
+    assert [event.seq for event in run.events(after=1)] == [2, 3]
+    first = next(events := run.events())
+    events.close()  # type: ignore[attr-defined]
+    assert first.seq == 1
+
+
+@pytest.mark.parametrize("after", [-1, True, 1.0, "1", None, 2**63])
+def test_a_place_in_a_stream_that_cannot_be_is_refused_at_once(after: Any) -> None:
+    run = output_from_row(row(), "Tokyo", Handle(output_from_row(row(), "other", None)))
+    with pytest.raises(UsageError, match=r"after=.* the seq of the last event you have seen"):
+        run.aevents(after=after)
 
 
 async def test_an_open_run_from_elsewhere_says_how_to_get_at_it() -> None:
