@@ -198,8 +198,8 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     "prune events": (
         "prune_events",
         lambda _: {"older_than": 86_400.0, "batch": 100},
+        {"jobs_streamed", "jobs_pkey", "events_pkey"},
     ),
-    "open sessions": ("open_sessions", lambda _: {}, {"jobs_session"}),
     "list": (
         "list_runs",
         lambda _: {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": 20},

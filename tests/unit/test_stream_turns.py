@@ -50,7 +50,7 @@ def weather(city: str) -> str:
 def turns_of(model: Model, *, journal: Journal | None = None, output: Any = None) -> tuple[Turns, Told]:
     told = Told()
     tools = toolset_of([weather], call_limit=None, choice=None, max_turns=10)
-    calls = ToolCalls(tools, CONTEXT, journal, told)
+    calls = ToolCalls(tools, CONTEXT, journal, stream=told)
     schema = OutputSchema.of(output) if output else None
     return Turns(model, (Message("user", "Rome?"),), schema, calls=calls), told
 
