@@ -132,7 +132,7 @@ begin
     problem := case
         when not approved and (result is not null or input is not null) then 'is rejected, so it takes no result and no input'
         when kind = 'external' and approved and result is null then 'is executed elsewhere: say what it returned, with result'
-        when kind not in ('external', 'repeat') and result is not null then 'is called by pgrun, so it takes no result'
+        when kind not in ('external', 'repeat') and result is not null then 'is called by a worker, so it takes no result'
         when kind <> 'user_input' and input is not null then 'takes no input'
         when kind = 'user_input' and approved and jsonb_typeof(coalesce(input, '{}')) <> 'object' then 'takes an object as input'
     end;

@@ -1,12 +1,14 @@
 -- Records a step of a run that a worker holds, and what the run has used until then. Append only: a repeat, because the client could
 -- not know whether the first call had been committed, changes nothing. Returns whether the run is still held.
 --
+-- If its beginning was noted (begin_step.sql), the note goes.
+--
 -- Fenced by the update, whose lock on the run's row makes a claim by another worker wait: whatever that worker then reads of the
 -- journal is complete.
 with held as (
     update pgrun.jobs j
        set metrics = coalesce(nullif(:'metrics', '')::jsonb, j.metrics),
-           begun = j.begun - :'number'::text  -- see begin_step.sql
+           begun = j.begun - :'number'::text
      where j.run_id = :'run_id'::uuid and j.fence = :'fence'::bigint and j.status = 'running'
     returning j.run_id, j.attempt),
 recorded as (

@@ -163,7 +163,7 @@ async def test_what_a_call_needs_is_kept_with_it(
             "approved => true",
             r"call call_1 of refund \(external\) is executed elsewhere: say what it returned",
         ),
-        (REFUND, "result => 'x'", "is called by pgrun, so it takes no result"),
+        (REFUND, "result => 'x'", "is called by a worker, so it takes no result"),
         (REFUND, "input => '{}'", "takes no input"),
         (ELSEWHERE, "approved => false, result => 'x'", "is rejected, so it takes no result and no input"),
         (ADDRESS, "approved => true", "waits for an input with street, floor"),
