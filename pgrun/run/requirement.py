@@ -98,7 +98,7 @@ class RunRequirement(BaseModel):
             UsageError: It waits for something else.
         """
         if self.kind not in ("external", "repeat"):
-            raise self._wrong("it is called by pgrun, so nobody else has its result")
+            raise self._wrong("it is called by a worker, so nobody else has its result")
         self._decide(approved=True, result=result)
 
     @property

@@ -2,13 +2,15 @@
 -- not know whether the first call had been committed, changes nothing. Returns whether the run is still held.
 -- No call of the model is under way any more.
 --
+-- If its beginning was noted (begin_step.sql), the note goes.
+--
 -- Fenced by the update, whose lock on the run's row makes a claim by another worker wait: whatever that worker then reads of the
 -- journal is complete.
 with held as (
     update pgrun.jobs j
        set metrics = coalesce(nullif(:'metrics', '')::jsonb, j.metrics),
            call = null,
-           begun = j.begun - :'number'::text  -- see begin_step.sql
+           begun = j.begun - :'number'::text
      where j.run_id = :'run_id'::uuid and j.fence = :'fence'::bigint and j.status = 'running'
     returning j.run_id, j.attempt),
 recorded as (

@@ -375,7 +375,7 @@ def requirement(kind: Any, **facts: Any) -> RunRequirement:
         (lambda: requirement("external").confirm(), "give what it returned, with set_external_execution_result"),
         (lambda: requirement("user_input", fields=[{"name": "to"}]).confirm(), "it needs to; give them with provide"),
         (lambda: requirement("confirmation").provide_user_input({}), "it takes no input"),
-        (lambda: requirement("confirmation").set_external_execution_result("x"), "it is called by pgrun"),
+        (lambda: requirement("confirmation").set_external_execution_result("x"), "it is called by a worker"),
         (
             lambda: requirement("user_input", fields=[{"name": "to"}]).provide_user_input({"too": 1}),
             "input has to have to; wrong or missing: too",
