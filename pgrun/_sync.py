@@ -19,13 +19,7 @@ def run_sync(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     Raises:
         UsageError: The caller is inside an event loop, which this would block.
     """
-    try:
-        current_token()
-    except RuntimeError:
-        pass  # NoEventLoopError, or asyncio's own in a thread that has inherited the context of anyio.run
-    else:
-        name = getattr(getattr(function, "func", function), "__name__", "the method")
-        raise UsageError(f"this would block the running event loop; await {name}(…) instead")
+    _refuse_in_loop(f"await {_name_of(function)}(…)")
     future = _thread.start(function, *args)
     try:
         return future.result()
@@ -35,8 +29,17 @@ def run_sync(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
 
 
 def iterate_sync(function: Callable[..., AsyncGenerator[T, None]], *args: Any) -> Iterator[T]:
-    """What an asynchronous generator yields, for code without an event loop; left early, the generator is closed."""
-    items, end = function(*args), object()
+    """What an asynchronous generator yields, for code without an event loop; left early, the generator is closed.
+
+    Raises:
+        UsageError: As `run_sync`.
+    """
+    _refuse_in_loop(f"async for … in {_name_of(function)}(…)")
+    return _iterate(function(*args))
+
+
+def _iterate(items: AsyncGenerator[T, None]) -> Iterator[T]:
+    end = object()
 
     async def next_item() -> Any:
         return await anext(items, end)
@@ -46,3 +49,15 @@ def iterate_sync(function: Callable[..., AsyncGenerator[T, None]], *args: Any) -
             yield item
     finally:
         run_sync(items.aclose)
+
+
+def _refuse_in_loop(instead: str) -> None:
+    try:
+        current_token()
+    except RuntimeError:
+        return  # NoEventLoopError, or asyncio's own in a thread that has inherited the context of anyio.run
+    raise UsageError(f"this would block the running event loop; {instead} instead")
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(getattr(function, "func", function), "__name__", "the method")

@@ -124,7 +124,7 @@ class Streams:
     def __init__(self, verbs: Verbs, recorder: Recorder) -> None:
         self._verbs = verbs
         self._recorder = recorder
-        self._open: dict[str, AttemptStream] = {}
+        self._open: dict[tuple[str, int], AttemptStream] = {}  # by run_id and fence
         self._waiting: dict[AttemptStream, None] = {}  # those with something to write, the longest waiting first
         self._wanted: dict[str, None] = {}  # runs that somebody wants to read, and that may be on their way to us
         self._arrived = anyio.Event()
@@ -135,23 +135,22 @@ class Streams:
 
     def open(self, claimed: Claimed) -> AttemptStream:
         """The stream of an attempt that begins."""
-        stream = self._open[claimed.run_id] = AttemptStream(claimed, self._notice)
+        stream = self._open[claimed.run_id, claimed.fence] = AttemptStream(claimed, self._notice)
         if claimed.run_id in self._wanted:
             stream.want()
         return stream
 
     def want(self, run_ids: Collection[str]) -> None:
         """Somebody wants to read these runs, of this worker or of others."""
-        for run_id in run_ids:
-            self._wanted[run_id] = None
-            if stream := self._open.get(run_id):
-                stream.want()
+        self._wanted.update(dict.fromkeys(run_ids))
+        for stream in [each for each in self._open.values() if each.claimed.run_id in run_ids]:
+            stream.want()
         while len(self._wanted) > _REMEMBERED_WANTS:
             del self._wanted[next(iter(self._wanted))]
 
     def finish(self, ending: Ending) -> None:
         """Hands an ending to the recorder as soon as the events of the run are written; returns at once."""
-        stream = self._close_one(ending.claimed)
+        stream = self._open.pop((ending.claimed.run_id, ending.claimed.fence), None)  # none of a task
         if stream is None or not stream.waits:
             self._recorder.finish(ending)
         else:
@@ -160,14 +159,14 @@ class Streams:
 
     async def settle(self, claimed: Claimed) -> None:
         """Returns when the events of a run are written whose attempt has ended."""
-        stream = self._close_one(claimed)
+        stream = self._open.pop((claimed.run_id, claimed.fence), None)
         while stream is not None and stream.waits:
             self._hurry.set()
             await self._written.wait()
 
     def drop(self, claimed: Claimed) -> None:
         """Forgets the events of a run that others see to now."""
-        if stream := self._close_one(claimed):
+        if stream := self._open.pop((claimed.run_id, claimed.fence), None):
             stream.forget()
             self._waiting.pop(stream, None)
 
@@ -209,12 +208,6 @@ class Streams:
     def _notice(self, stream: AttemptStream) -> None:
         self._waiting[stream] = None
         self._arrived.set()
-
-    def _close_one(self, claimed: Claimed) -> AttemptStream | None:
-        stream = self._open.get(claimed.run_id)
-        if stream is None or stream.claimed.fence != claimed.fence:  # a task, or claimed again in the meantime
-            return next((each for each in self._waiting if each.claimed is claimed), None)
-        return self._open.pop(claimed.run_id)
 
     async def _write(self, streams: list[AttemptStream]) -> None:
         try:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import AsyncGenerator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import FrameType
@@ -14,7 +15,7 @@ import anyio.to_thread
 import pytest
 
 from pgrun import Agent, UsageError
-from pgrun._sync import run_sync
+from pgrun._sync import iterate_sync, run_sync
 
 
 async def add(a: int, b: int) -> int:
@@ -113,3 +114,31 @@ def main_thread_waits_in_run_sync() -> bool:
     while frame is not None and frame.f_code.co_qualname != "Future.result":
         frame = frame.f_back
     return frame is not None and frame.f_back is not None and frame.f_back.f_code is run_sync.__code__
+
+
+def test_an_iteration_goes_through_the_same_thread_and_closes_what_it_leaves() -> None:
+    threads = set[str]()
+    closed: list[str] = []
+
+    async def count(to: int) -> AsyncGenerator[int, None]:
+        try:
+            for number in range(to):
+                threads.add(threading.current_thread().name)
+                yield number
+        finally:
+            closed.append(threading.current_thread().name)
+
+    assert [*iterate_sync(count, 3)] == [0, 1, 2]
+    for number in iterate_sync(count, 3):
+        if number == 1:
+            break
+    assert len(closed) == 2
+    assert {*closed} == threads == {"pgrun-sync"}
+
+
+async def test_an_iteration_inside_an_event_loop_says_how_to_do_it() -> None:
+    async def tell() -> AsyncGenerator[int, None]:
+        yield 1
+
+    with pytest.raises(UsageError, match=r"would block the running event loop; async for … in tell\(…\) instead"):
+        iterate_sync(tell)
