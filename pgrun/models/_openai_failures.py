@@ -3,13 +3,15 @@
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable, QuotaExceeded
 
 if TYPE_CHECKING:
     import openai
 
+
+E = TypeVar("E", bound=AttemptError)
 
 # Of the SDK's HTTP client: nothing of the request has left this machine.
 _NOT_SENT = ("ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol")
@@ -33,21 +35,21 @@ def told_in_stream(error: Mapping[str, Any], where: str) -> AttemptError:
     """The failure that a stream ends with: `error` has the provider's code, type and message, as far as it gives them."""
     code, kind, words = (str(error.get(name) or "") for name in ("code", "type", "message"))
     if code.isdecimal() and int(code) >= 400:  # gateways hand on the status of the server behind them
-        return failure(int(code), where, words, kind=kind)
+        return uncertain(failure(int(code), where, words, kind=kind))
     if "insufficient_quota" in (code, kind):
-        return failure(429, where, words, code=code, kind=kind)
+        return uncertain(failure(429, where, words, code=code, kind=kind))
     return uncertain(ModelUnavailable(f"{where} broke off the answer: {words or code or kind}", code=code or "error"))
 
 
 def names(error: ModelRejected, *words: str) -> bool:
     """Whether a request was not accepted because of something in it that has one of these words in its name, or is unknown."""
-    if error.details.get("status_code") not in (400, 422):
+    if error.answer != "none" or error.details.get("status_code") not in (400, 422):
         return False
     said = f"{error.details.get('param')} {error}".lower()
     return any(word in said for word in (*words, "unknown parameter", "unrecognized", "extra inputs", "extra fields"))
 
 
-def uncertain(error: ModelUnavailable) -> ModelUnavailable:
+def uncertain(error: E) -> E:
     """The same, about a call of which nobody can say whether it was answered."""
     error.answer = "unknown"
     return error

@@ -16,7 +16,7 @@ from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable
 from pgrun.models._openai_answer import response_from
 from pgrun.models._openai_client import Endpoint, endpoint_of, too_late
 from pgrun.models._openai_failures import names
-from pgrun.models._openai_fields import usage_of
+from pgrun.models._openai_fields import given, usage_of
 from pgrun.models._openai_model import OpenAIModel
 from pgrun.models._openai_request import chosen, described, input_items
 from pgrun.models._openai_tools import tool_arguments
@@ -149,7 +149,7 @@ class OpenAIResponses(OpenAIModel):
                 if self._options.get("background") or not names(error, "background", "stream"):
                     raise
             else:
-                if call.response_id is None:
+                if call.response_id is None and not given(answer, "background"):
                     endpoint.note_lack(self.id, _BACKGROUND)
                 return answer
         # A request that is not accepted costs nothing. Whether it was for what it asked for, shows if it is without.
