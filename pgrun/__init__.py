@@ -26,10 +26,12 @@ if TYPE_CHECKING:
     from pgrun.errors import PgrunError as PgrunError
     from pgrun.errors import QuotaExceeded as QuotaExceeded
     from pgrun.errors import RunCancelled as RunCancelled
+    from pgrun.errors import RunEnded as RunEnded
     from pgrun.errors import RunError as RunError
     from pgrun.errors import RunFailed as RunFailed
     from pgrun.errors import RunNotFound as RunNotFound
     from pgrun.errors import SchemaMismatch as SchemaMismatch
+    from pgrun.errors import SessionBusy as SessionBusy
     from pgrun.errors import ToolFailed as ToolFailed
     from pgrun.errors import TurnLimitExceeded as TurnLimitExceeded
     from pgrun.errors import UsageError as UsageError
@@ -71,6 +73,7 @@ __all__ = [
     "Run",
     "RunCancelled",
     "RunContext",
+    "RunEnded",
     "RunError",
     "RunFailed",
     "RunMetrics",
@@ -78,6 +81,7 @@ __all__ = [
     "RunOutput",
     "RunStatus",
     "SchemaMismatch",
+    "SessionBusy",
     "Settings",
     "Task",
     "Tool",

@@ -19,7 +19,7 @@ from pgrun._ids import check_run_id
 from pgrun._sync import run_sync
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.verbs import NewRun
-from pgrun.errors import PgrunError, UsageError
+from pgrun.errors import PgrunError, SessionBusy, UsageError
 from pgrun.models.base import Model
 from pgrun.models.openai import OpenAIResponses
 from pgrun.retry import RetryPolicy
@@ -28,7 +28,7 @@ from pgrun.run._toolset import MAX_TURNS, toolset_of
 from pgrun.run.base import RunOutput, output_from_row, result_of
 from pgrun.run.definition import AgentDefinition, lines_of
 from pgrun.run.inline import execute_here
-from pgrun.run.options import Choices, RunOptions, check_name, choose
+from pgrun.run.options import Choices, Multitask, RunOptions, check_multitask, check_name, choose
 from pgrun.run.output import OutputSchema, known_type
 
 T = TypeVar("T")
@@ -54,6 +54,7 @@ class AgentOptions(TypedDict, total=False):
     num_history_runs: int
     queue: str
     retry: RetryPolicy | None
+    multitask: Multitask
 
 
 class Agent(Generic[T]):
@@ -76,6 +77,7 @@ class Agent(Generic[T]):
             dict. None: plain text.
         queue: The queue of its runs.
         retry: When failed attempts are repeated.
+        multitask: What a run does when its session is busy, unless it says so itself; see `Multitask`.
 
     Raises:
         UsageError: An argument cannot be; for a type that the provider's strict mode cannot carry it names the field.
@@ -104,6 +106,7 @@ class Agent(Generic[T]):
         output_schema: Any = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
+        multitask: Multitask = "enqueue",
     ) -> None:
         check_name("Agent.name", name)
         check_name("Agent.queue", queue)
@@ -116,6 +119,7 @@ class Agent(Generic[T]):
         self.name = name
         self.queue = queue
         self.db = db
+        self.multitask = check_multitask("multitask", multitask)
         self.definition = AgentDefinition(
             model=_model_of(model),
             description=description,
@@ -164,12 +168,17 @@ class Agent(Generic[T]):
 
         Raises:
             UsageError: The input cannot be stored, or an option cannot be; nothing was submitted.
+            SessionBusy: Its session has an open run, and `multitask` is `reject`; nothing was submitted.
             RunFailed: The foreground run ended in `error`.
             RunCancelled: Someone cancelled the foreground run.
             DatabaseError: The run could not be stored.
         """
         choices = choose(
-            options, queue=self.queue, max_attempts=self.definition.retry.max_attempts, session_id=str(uuid4())
+            options,
+            queue=self.queue,
+            max_attempts=self.definition.retry.max_attempts,
+            session_id=str(uuid4()),
+            multitask=self.multitask,
         )
         schema = _schema_of(output_schema) or self.output_schema
         data = to_jsonable(input)
@@ -178,6 +187,8 @@ class Agent(Generic[T]):
                 raise UsageError(
                     f'Agent "{self.name}" has no db: background runs need one, for example PostgresDb("embedded:")'
                 )
+            if choices.multitask:
+                raise UsageError(f'Agent "{self.name}" has no db, so no session is ever busy: multitask= needs one')
             return await execute_here(self.name, self.definition, schema, data, choices)
         run = self._new_run(self.db, data, schema, choices)
         if background:
@@ -298,7 +309,7 @@ class Agent(Generic[T]):
     async def _complete(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
         try:
             ended = await (await self._submit(db, run, schema)).awaited()
-        except UsageError:  # nothing was submitted
+        except (UsageError, SessionBusy):  # nothing was submitted
             raise
         except BaseException:
             # Nobody waits for a foreground run any more: what it would still cost is saved. Also after a submit that was

@@ -4,11 +4,13 @@
 
     PgrunError
     ├── UsageError                    the call itself is wrong: fix the code or the input
+    ├── SessionBusy                   the session has an open run, and the new one was not to wait for it
     ├── DatabaseError
     │   ├── DatabaseUnavailable       no connection, or it broke and did not come back in time
     │   └── SchemaMismatch            the tables are missing, older or newer than this pgrun
     ├── RunError                      about one run
     │   ├── RunNotFound
+    │   ├── RunEnded                  it has ended, and the call was meant for an open one
     │   ├── RunFailed                 it ended in `error`
     │   ├── RunCancelled              it ended in `cancelled`
     │   └── WaitTimeout               it did not end in time (also a TimeoutError)
@@ -39,6 +41,20 @@ class UsageError(PgrunError, ValueError):
     """The call, its arguments or its input cannot be accepted; nothing was stored."""
 
 
+class SessionBusy(PgrunError):
+    """A run with ``multitask="reject"`` met an open one in its session; nothing was stored, and trying again later is right.
+
+    Attributes:
+        session_id: The session.
+        run_id: The run that is open in it.
+    """
+
+    def __init__(self, message: str, *, session_id: str, run_id: str) -> None:
+        super().__init__(message)
+        self.session_id = session_id
+        self.run_id = run_id
+
+
 class DatabaseError(PgrunError):
     """The database refused or failed; the message carries its own words."""
 
@@ -67,6 +83,10 @@ class RunError(PgrunError):
 
 class RunNotFound(RunError):
     """No run with this id exists: it was never committed, or it has been deleted."""
+
+
+class RunEnded(RunError):
+    """The run has ended already; nothing was changed."""
 
 
 class RunFailed(RunError):

@@ -38,6 +38,10 @@ def submit(
         Path | None, typer.Option(help="File with the JSON schema of the answer.", show_default=False)
     ] = None,
     run_id: Annotated[str | None, typer.Option(help="A UUID of your own.", show_default=False)] = None,
+    multitask: Annotated[
+        str,
+        typer.Option(help="If its session is busy: enqueue, reject, interrupt, rollback or parallel."),
+    ] = "enqueue",
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
     as_json: AsJson = False,
@@ -46,6 +50,7 @@ def submit(
 
     async def command() -> None:
         from pgrun._ids import check_run_id
+        from pgrun.run.options import check_multitask
 
         values = {
             "name": name,
@@ -59,6 +64,7 @@ def submit(
             "definition": _definition(model, instructions),
             "output_schema": _output_schema(output_schema),
             "run_id": run_id and check_run_id(run_id),
+            "multitask": check_multitask("--multitask", multitask),
         }
         async with open_db(database_url, schema, create_schema=True) as db:
             submitted = await (await db.connected()).verbs.submit_by_name(values)

@@ -31,6 +31,7 @@ class NewRun(NamedTuple):
     queue: str = "default"
     session_id: str | None = None
     session_table: str | None = None
+    multitask: str | None = None
     parent_run_id: str | None = None
     priority: int = 0
     delay: float = 0.0
@@ -271,11 +272,14 @@ class Verbs:
         """The journal of a run, in order: step, kind, name, data, duration in seconds."""
         return await self._runtime.fetch("get_steps", {"run_id": run_id})
 
-    async def history(self, session_id: str, *, before: str, runs: int) -> list[tuple[Any, Any]]:
-        """Input and output of the last so many completed runs of a session that come before a run, the earliest first."""
+    async def history(self, session_id: str, *, before: str, runs: int) -> list[tuple[Any, Any, bool]]:
+        """The last so many runs of a session that count and come before a run, the earliest first.
+
+        Of each input, output, and whether it completed; one that was interrupted has no output.
+        """
         params = {"session_id": session_id, "run_id": before, "runs": runs}
         rows = await self._runtime.fetch_tuples("get_history", params)
-        return [(run_input, output) for run_input, output in reversed(rows)]
+        return [(run_input, output, completed) for run_input, output, completed in reversed(rows)]
 
     async def rescue(self, worker_id: str) -> tuple[list[Row], float | None]:
         """Takes runs away from dead workers; returns them, and in how many seconds the next lease may run out."""

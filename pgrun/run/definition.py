@@ -74,12 +74,12 @@ class AgentDefinition:
         except (AttributeError, TypeError) as error:
             raise UsageError(f"definition: {error}") from error
 
-    def messages(self, run_input: Any, history: Iterable[tuple[Any, Any]] = ()) -> tuple[Message, ...]:
+    def messages(self, run_input: Any, history: Iterable[tuple[Any, Any, bool]] = ()) -> tuple[Message, ...]:
         """The conversation to begin with: the system prompt, what was said before, then the input of the run.
 
         Args:
             run_input: The input, as it is stored.
-            history: Input and output of earlier runs, as they are stored, the earliest first.
+            history: Input and output of earlier runs, as they are stored, and whether they completed; the earliest first.
         """
         prompt = self._system_prompt()
         system = (Message("system", prompt),) if prompt else ()
@@ -108,9 +108,11 @@ def _messages_of(run_input: Any) -> tuple[Message, ...]:
     return (Message("user", json.dumps(run_input, ensure_ascii=False)),)
 
 
-def _exchange(run_input: Any, output: Any) -> tuple[Message, ...]:
+def _exchange(run_input: Any, output: Any, completed: bool) -> tuple[Message, ...]:
     """A run that is over, as it is remembered: what it was told, without its system prompts, and what it answered."""
-    told = (message for message in _messages_of(run_input) if message.role != "system")
+    told = tuple(message for message in _messages_of(run_input) if message.role != "system")
+    if not completed:
+        return told
     text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
     return (*told, Message("assistant", text))
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from pgrun._ids import check_run_id, new_run_id
 from pgrun.errors import UsageError
@@ -11,6 +11,19 @@ from pgrun.run._storable import find_unstorable, to_jsonable
 
 _CENTURY = 100 * 366 * 86_400
 _SMALLINT = 32767
+
+
+Multitask = Literal["enqueue", "reject", "interrupt", "rollback", "parallel"]
+"""What a run does when it is submitted into a session that is busy.
+
+============  ==========================================================================================================
+enqueue       it waits until those before it have ended
+reject        it is not stored: `SessionBusy`
+interrupt     those before it are cancelled, and it is the next; what they had done stays
+rollback      the same, but later runs are shown nothing of them, and what they changed in the session's state is undone
+parallel      it neither waits for the others nor do they wait for it; nobody interrupts it but by its id
+============  ==========================================================================================================
+"""
 
 
 class RunOptions(TypedDict, total=False):
@@ -28,6 +41,8 @@ class RunOptions(TypedDict, total=False):
     """Seconds from now before which it does not start. Default: 0."""
     max_attempts: int | None
     """Default: as its retry policy says."""
+    multitask: Multitask | None
+    """What it does if its session is busy, that is, has another open run. Default: the agent's; for a task to enqueue."""
     metadata: Mapping[str, Any] | None
     """Whatever you want to find again in `jobs.metadata`."""
 
@@ -42,10 +57,14 @@ class Choices:
     max_attempts: int
     priority: int = 0
     delay: float = 0.0
+    multitask: Multitask | None = None
+    """None: enqueue."""
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def choose(options: RunOptions, *, queue: str, max_attempts: int, session_id: str | None) -> Choices:
+def choose(
+    options: RunOptions, *, queue: str, max_attempts: int, session_id: str | None, multitask: Multitask | None = None
+) -> Choices:
     """Checks what a caller said and fills in the rest with the defaults of the agent or task.
 
     Raises:
@@ -60,6 +79,7 @@ def choose(options: RunOptions, *, queue: str, max_attempts: int, session_id: st
         "session_id": session_id,
         "queue": queue,
         "max_attempts": max_attempts,
+        "multitask": multitask,
     }
     return Choices(**(defaults | given))
 
@@ -71,6 +91,13 @@ def check_name(name: str, value: object) -> str:
     if reason := find_unstorable(value, name=name):
         raise UsageError(reason)
     return value
+
+
+def check_multitask(name: str, value: object) -> Multitask | None:
+    """Returns the value if it is one, None for the default, which is stored as nothing; else raises `UsageError`."""
+    if value not in (known := get_args(Multitask)):
+        raise UsageError(f"{name}={value!r} is none of {', '.join(known)}")
+    return None if value == "enqueue" else value  # type: ignore[return-value]
 
 
 def _check_run_id(_: str, value: object) -> str:
@@ -102,5 +129,6 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "priority": partial(_check_whole, lowest=-_SMALLINT - 1),
     "max_attempts": partial(_check_whole, lowest=1),
     "delay": _check_delay,
+    "multitask": check_multitask,
     "metadata": _check_object,
 }

@@ -164,7 +164,7 @@ class _AgentWork:
     """Turns with a model."""
 
     def __init__(
-        self, claimed: Claimed, definition: AgentDefinition, journal: Journal, history: Sequence[tuple[Any, Any]]
+        self, claimed: Claimed, definition: AgentDefinition, journal: Journal, history: Sequence[tuple[Any, Any, bool]]
     ) -> None:
         self.policy = definition.retry
         output = _schema(claimed.output_schema) if claimed.output_schema is not None else None

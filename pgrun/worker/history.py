@@ -16,8 +16,8 @@ _log = logging.getLogger("pgrun.worker")
 _PAUSE = 1.0  # seconds between tries while the database is away
 
 
-async def read_history(verbs: Verbs, claimed: Claimed, runs: int) -> list[tuple[Any, Any]]:
-    """Input and output of the last so many completed runs of the session, the earliest first."""
+async def read_history(verbs: Verbs, claimed: Claimed, runs: int) -> list[tuple[Any, Any, bool]]:
+    """The last so many runs of the session, as `AgentDefinition.messages` wants them."""
     if not runs or claimed.session_id is None:
         return []
     session_id = claimed.session_id

@@ -54,6 +54,8 @@ create table pgrun.jobs (
     session_id          text check (session_id <> ''),
     session_seq         bigint,
     session_table       text,
+    multitask           text check (multitask in ('reject', 'interrupt', 'rollback', 'parallel')),
+    superseded          text check (superseded in ('interrupt', 'rollback')),
     parent_run_id       uuid,
     input               jsonb not null default '{}',
     definition          jsonb,
@@ -84,9 +86,11 @@ comment on column pgrun.jobs.attempt is 'Attempts used so far, the current one i
 comment on column pgrun.jobs.max_attempts is 'After this many attempts a failure is final.';
 comment on column pgrun.jobs.fence is 'Rises with every claim and never falls; a write that carries an older one changes nothing.';
 comment on column pgrun.jobs.worker_id is 'The worker that holds the run, or held it last.';
-comment on column pgrun.jobs.session_id is 'The conversation this run belongs to; its runs execute one at a time, in order.';
+comment on column pgrun.jobs.session_id is 'The conversation this run belongs to; its runs execute one at a time, in order, unless multitask says otherwise.';
 comment on column pgrun.jobs.session_seq is 'Place within the session, counted from 1 in the order of submission.';
 comment on column pgrun.jobs.session_table is 'Which sessions view its session is to appear in; null: only in sessions itself.';
+comment on column pgrun.jobs.multitask is 'What it did when it was submitted into a busy session. Null: it queued up. reject: it would not have been stored. interrupt, rollback: it cancelled what was open. parallel: it neither waits for its session nor holds it.';
+comment on column pgrun.jobs.superseded is 'A later run of its session cancelled it: interrupt = what it had done stays, rollback = it is as if it had never been. Null: none did.';
 comment on column pgrun.jobs.parent_run_id is 'The run that started this one, if any.';
 comment on column pgrun.jobs.input is 'What was asked: a JSON string, a list of messages, or an object.';
 comment on column pgrun.jobs.definition is 'Everything a worker without user code needs to execute an agent: model, instructions, retry policy. Null: needs imported code, as tasks and agents with tools do.';
@@ -108,8 +112,9 @@ create index jobs_due on pgrun.jobs (queue, priority, due_at, run_id) where stat
 create index jobs_running on pgrun.jobs (worker_id) where status = 'running';
 -- Sessions: is an earlier run open, and which one comes next.
 create index jobs_session on pgrun.jobs (session_id, session_seq) where finished_at is null;
--- History: what was said in a session, for the next run of it.
-create index jobs_history on pgrun.jobs (session_id, session_seq) where status = 'completed' and kind = 'agent';
+-- History: what was said in a session, for the next run of it; get_history.sql has the same condition.
+create index jobs_history on pgrun.jobs (session_id, session_seq)
+    where kind = 'agent' and (status = 'completed' or superseded = 'interrupt');
 -- queue_stats, failures and retention: what ended when.
 create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not null;
 

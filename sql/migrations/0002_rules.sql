@@ -33,6 +33,10 @@ create trigger jobs_identify before insert on pgrun.jobs
 -- here and get their numbers in commit order. Statements of a plpgsql function see what was committed before each of
 -- them began, so the look at earlier runs happens after the lock was had, not before. A repeated submission comes here too, before
 -- its conflict is noticed, and must not use up a number.
+--
+-- What a run does that finds its session busy is in `multitask`. The lock makes that exact: of many that are to be rejected one
+-- gets in, and what interrupts others holds nobody up that came after it. A repeat may have waited here for the very run that it
+-- repeats, and must not take that for another one.
 create function pgrun._take_place_in_session() returns trigger language plpgsql as $$
 begin
     if exists (select from pgrun.jobs j where j.run_id = new.run_id) then
@@ -41,13 +45,38 @@ begin
     insert into pgrun.sessions as s (session_id, session_table, last_seq) values (new.session_id, new.session_table, 1)
         on conflict (session_id) do update set last_seq = s.last_seq + 1, updated_at = now()
         returning last_seq into new.session_seq;
-    if new.status = 'pending'
-       and exists (select from pgrun.jobs j where j.session_id = new.session_id and j.finished_at is null) then
+    if new.status <> 'pending' or new.multitask = 'parallel' then
+        return new;
+    end if;
+    if new.multitask is not null and not exists (select from pgrun.jobs j where j.run_id = new.run_id) then
+        perform pgrun._make_way(new.session_id, new.multitask);
+    end if;
+    if exists (select from pgrun.jobs j
+                where j.session_id = new.session_id and j.finished_at is null and j.multitask is distinct from 'parallel') then
         new.held := 'session';
     end if;
     return new;
 end $$;
-comment on function pgrun._take_place_in_session() is 'Trigger: numbers a run within its session and holds it while an earlier one is open.';
+comment on function pgrun._take_place_in_session() is 'Trigger: numbers a run within its session and holds it while an earlier one is open, or does what its multitask says.';
+
+-- For a run that is not to queue up. Called with the session's row locked. The last comes first: when the run that holds the
+-- session ends, none must be left behind it that this would let start.
+create function pgrun._make_way(session text, multitask text) returns void language plpgsql as $$
+declare
+    busy record;
+begin
+    for busy in select j.run_id, j.status from pgrun.jobs j
+                 where j.session_id = session and j.finished_at is null and j.multitask is distinct from 'parallel'
+                 order by j.session_seq desc
+    loop
+        if _make_way.multitask = 'reject' then
+            raise exception 'session "%" is busy: its run % is %', session, busy.run_id, busy.status using errcode = 'PGR03';
+        end if;
+        update pgrun.jobs j set superseded = _make_way.multitask where j.run_id = busy.run_id and j.finished_at is null;
+        perform pgrun.cancel(busy.run_id);
+    end loop;
+end $$;
+comment on function pgrun._make_way(text, text) is 'Cancels the open runs of a session for one that interrupts them, or refuses that one (PGR03).';
 
 create trigger jobs_session before insert on pgrun.jobs
     for each row when (new.session_id is not null)
@@ -68,7 +97,8 @@ begin
                       where j.session_id = session and j.finished_at is null and j.held = 'session'
                       order by j.session_seq limit 1 for update)
        and not exists (select from pgrun.jobs j
-                        where j.session_id = session and j.finished_at is null and j.held is null)
+                        where j.session_id = session and j.finished_at is null and j.held is null
+                          and j.multitask is distinct from 'parallel')
     returning run_id, queue into opened, in_queue;
     if opened is not null then
         perform pg_notify('pgrun_wake', in_queue);
@@ -87,11 +117,13 @@ end $$;
 comment on function pgrun._leave_session() is 'Trigger: when the open run of a session ends or disappears, the next one may start.';
 
 create trigger jobs_ended after update on pgrun.jobs
-    for each row when (old.finished_at is null and old.held is null and new.finished_at is not null and old.session_id is not null)
+    for each row when (old.finished_at is null and old.held is null and new.finished_at is not null and old.session_id is not null
+                       and old.multitask is distinct from 'parallel')
     execute function pgrun._leave_session();
 
 create trigger jobs_deleted after delete on pgrun.jobs
-    for each row when (old.finished_at is null and old.held is null and old.session_id is not null)
+    for each row when (old.finished_at is null and old.held is null and old.session_id is not null
+                       and old.multitask is distinct from 'parallel')
     execute function pgrun._leave_session();
 
 -- The wake-up: one notification per statement and queue, never per row, and only for runs that may start soon. Ten seconds is

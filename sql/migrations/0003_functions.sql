@@ -1,5 +1,5 @@
 -- The functions that people call from psql; the command line and the library call the same ones.
--- Error codes: PGR01 no such run, PGR02 the call cannot be accepted.
+-- Error codes: PGR01 no such run, PGR02 the call cannot be accepted, PGR03 the session is busy, PGR04 the run has ended.
 
 create function pgrun.submit(
     name          text,
@@ -12,7 +12,8 @@ create function pgrun.submit(
     metadata      jsonb    default '{}',
     definition    jsonb    default null,
     output_schema jsonb    default null,
-    run_id        uuid     default null
+    run_id        uuid     default null,
+    multitask     text     default null
 ) returns uuid language plpgsql as $$
 declare
     submitted uuid;
@@ -22,11 +23,12 @@ begin
             hint = format('Known queues: %s. Start a worker that serves it, or: insert into pgrun.queues (queue) values (%L);',
                           (select string_agg(q.queue, ', ' order by q.queue) from pgrun.queues q), submit.queue);
     end if;
-    insert into pgrun.jobs (run_id, name, input, queue, session_id, priority, due_at, max_attempts, metadata, definition, output_schema)
+    insert into pgrun.jobs (run_id, name, input, queue, session_id, priority, due_at, max_attempts, metadata, definition, output_schema,
+                            multitask)
     values (coalesce(submit.run_id, pgrun.new_run_id()), submit.name, submit.input, submit.queue, submit.session_id, submit.priority,
             now() + submit.delay,
             coalesce(submit.max_attempts, (select a.max_attempts from pgrun.agents a where a.name = submit.name), 5),
-            submit.metadata, submit.definition, submit.output_schema)
+            submit.metadata, submit.definition, submit.output_schema, nullif(submit.multitask, 'enqueue'))
     on conflict on constraint jobs_pkey do nothing  -- naming the column would mean the parameter
     returning jobs.run_id into submitted;
     if submitted is null then
@@ -39,8 +41,8 @@ begin
     end if;
     return submitted;
 end $$;
-comment on function pgrun.submit(text, jsonb, text, text, int, interval, int, jsonb, jsonb, jsonb, uuid) is
-    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing.';
+comment on function pgrun.submit(text, jsonb, text, text, int, interval, int, jsonb, jsonb, jsonb, uuid, text) is
+    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing. multitask says what happens in a busy session: enqueue (the default), reject (error PGR03), interrupt, rollback or parallel.';
 
 create function pgrun.cancel(run_id uuid) returns text language plpgsql as $$
 declare
@@ -92,10 +94,12 @@ begin
         delete from pgrun.steps s where s.run_id = retry.run_id;
     end if;
     update pgrun.jobs j
-       set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, worker_id = null,
+       set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, superseded = null, worker_id = null,
            attempt = case when job.status = 'pending' then j.attempt else 0 end,
-           held = case when exists (select from pgrun.jobs o
+           held = case when job.multitask is distinct from 'parallel'
+                      and exists (select from pgrun.jobs o
                                      where o.session_id = job.session_id and o.finished_at is null and o.run_id <> job.run_id
+                                       and o.multitask is distinct from 'parallel'
                                        and (o.held is null or o.session_seq < job.session_seq))
                        then 'session' end
      where j.run_id = retry.run_id

@@ -35,6 +35,7 @@ _SUBMITTED = {
     "metadata": "{}",
     "definition": "",
     "output_schema": "",
+    "multitask": "interrupt",
 }
 
 _CALL = {name: _SUBMITTED[name] for name in ("name", "queue", "priority", "delay", "max_attempts", "metadata")}
