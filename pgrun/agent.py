@@ -25,7 +25,7 @@ from pgrun.models.openai import OpenAIResponses
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import to_jsonable
 from pgrun.run._toolset import MAX_TURNS, toolset_of
-from pgrun.run.base import RunOutput, output_from_row, result_of
+from pgrun.run.base import RunOutput, RunStatus, output_from_row, result_of
 from pgrun.run.definition import AgentDefinition, lines_of
 from pgrun.run.inline import execute_here
 from pgrun.run.options import Choices, Multitask, RunOptions, check_multitask, check_name, choose
@@ -270,6 +270,24 @@ class Agent(Generic[T]):
     def cancel_run(self, run_id: str) -> bool:
         """The same as `acancel_run`, for code without an event loop."""
         return run_sync(self.acancel_run, run_id)
+
+    async def asteer(self, run_id: str, message: str) -> RunStatus:
+        """Says something to a run that is under way: the model reads it before its next answer, also if it was about to end.
+
+        Returns:
+            The status of the run. One that is pending hears it when it begins, after its input.
+
+        Raises:
+            RunEnded: It has ended, or is being cancelled.
+            RunNotFound: There is no such run.
+            UsageError: It executes a task, or the message cannot be stored.
+        """
+        db = self._needs_db()
+        return RunStatus(await (await db.connected()).verbs.steer(check_run_id(run_id), check_name("message", message)))
+
+    def steer(self, run_id: str, message: str) -> RunStatus:
+        """The same as `asteer`, for code without an event loop."""
+        return run_sync(self.asteer, run_id, message)
 
     async def adeclare(self, db: PostgresDb | None = None) -> None:
         """Records the definition in the database, so that SQL can submit runs by name; the first run does it by itself."""

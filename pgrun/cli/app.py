@@ -14,7 +14,7 @@ app = typer.Typer(
 )
 for command in (
     *(demo.demo, operate.migrate, operate.worker),
-    *(runs.submit, runs.ls, runs.show, runs.wait, runs.cancel, runs.retry),
+    *(runs.submit, runs.ls, runs.show, runs.wait, runs.steer, runs.cancel, runs.retry),
     *(operate.prune, operate.stats),
 ):
     app.command()(command)

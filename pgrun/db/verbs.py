@@ -3,11 +3,12 @@
 Workers and agents speak to the queue through this class only. Rows are dicts with the names of the columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from pydantic_core import to_json
 
@@ -62,7 +63,8 @@ class Claimed(NamedTuple):
     output_schema: str | None
     metrics: str
     metadata: str | None
-    """Of agents only."""
+    """Of agents only, like what follows."""
+    steering: str | None = None
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
@@ -82,6 +84,10 @@ class Ending:
     content_type: str | None = None
     error: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
+    heard: int = 0
+    """How much of what was said to the run it has heard; with more it does not complete."""
+    answer: Callable[[], dict[str, Any] | None] | None = None
+    """Of an agent: its last answer as a step, should it have to go on after it; None if that is recorded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +101,12 @@ class WorkerCard:
     version: str
     concurrency: int
     lease: float
+
+
+class Kept(NamedTuple):
+    """What a run learns when it records a step: all that has been said to it until now, see `jobs.steering`."""
+
+    steering: list[dict[str, Any]] | None
 
 
 class Verbs:
@@ -261,12 +273,40 @@ class Verbs:
         data: Any,
         duration: float,
         metrics: dict[str, Any] | None,
-    ) -> bool:
-        """Adds a step to the journal of a run, and what the run has used until then; False if the claim was stale."""
+    ) -> "Kept | None":
+        """Adds a step to the journal of a run, and what the run has used until then; None if the claim was stale."""
         params = {"number": number, "kind": kind, "name": name, "data": _json(data), "duration": duration}
         held = {"run_id": claimed.run_id, "fence": claimed.fence, "metrics": _json_or_none(metrics)}
-        ((is_held,),) = await self._runtime.fetch_tuples("record_step", {**params, **held})
-        return bool(is_held)
+        rows = await self._runtime.fetch_tuples("record_step", {**params, **held})
+        return Kept(*rows[0]) if rows else None
+
+    async def release_unheard(self, ending: Ending) -> str | None:
+        """Gives back a run that must not end before it has heard what was said to it; its status, None if it is not so."""
+        step = (ending.answer and ending.answer()) or {
+            "number": None,
+            "kind": "",
+            "name": "",
+            "data": None,
+            "duration": 0,
+        }
+        params = {
+            **step,
+            "number": step["number"] and str(step["number"]),
+            "data": _json_or_none(step["data"]),
+            "run_id": ending.claimed.run_id,
+            "fence": ending.claimed.fence,
+            "heard": ending.heard,
+            "metrics": _json_or_none(ending.metrics),
+        }
+        row = await self._runtime.fetch_one("release_unheard", params)
+        return None if row is None else str(row["status"])
+
+    async def steer(self, run_id: str, message: str) -> str:
+        """Says something to an open run; returns its status."""
+        params = {"run_id": run_id, "message": message, "message_id": str(uuid4())}
+        row = await self._runtime.fetch_one("steer_run", params)
+        assert row is not None
+        return str(row["status"])
 
     async def steps(self, run_id: str) -> list[Row]:
         """The journal of a run, in order: step, kind, name, data, duration in seconds."""
@@ -418,6 +458,8 @@ def _ending(ending: Ending) -> str:
         members.append(f'"metrics":{_json(ending.metrics)}')
     if ending.tools is not None:
         members.append(f'"tools":{_json(ending.tools)}')
+    if ending.heard:
+        members.append(f'"heard":{ending.heard}')
     return ",".join(members) + "}"
 
 

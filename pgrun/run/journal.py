@@ -4,12 +4,12 @@ A step is recorded when it is done, and never changed. Steps are numbered in the
 from recorded answers is the same in every attempt, and so are the numbers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-Kind = Literal["model_call", "tool_call"]
+Kind = Literal["model_call", "tool_call", "message"]
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,15 @@ class Journal:
 
     Args:
         recorded: The steps of earlier attempts, by number.
+
+    Attributes:
+        said: What has been said to the run while it was open, as far as that is known; the journal says where it was heard.
+        heard: How much of it was heard.
     """
 
     def __init__(self, recorded: Mapping[int, Step] = MappingProxyType({})) -> None:
+        self.said: list[str] = []
+        self.heard = 0
         self._recorded = recorded
         self._last = 0
 
@@ -52,6 +58,24 @@ class Journal:
         """The data of a step that an earlier attempt has recorded, or None."""
         step = self._recorded.get(number)
         return step.data if step and step.kind == kind else None
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to `hear`. What is new since the last attempt has to wait until all of that is repeated."""
+        step = self._recorded.get(self._last + 1)
+        return step.kind == "message" if step else len(self.said) > self.heard
+
+    async def hear(self) -> Sequence[str]:
+        """What has been said to the run since; recorded first, so that every attempt hears it at this place."""
+        if not self.has_news:
+            return ()
+        number = self.begin()
+        texts: list[str] | None = self.find(number, "message")
+        if texts is None:
+            texts = self.said[self.heard :]
+            await self.keep(Step(number, "message", "steer", texts, 0.0))
+        self.heard += len(texts)
+        return texts
 
     async def keep(self, step: Step) -> None:
         """Records a step; returns when that cannot be lost any more.

@@ -43,6 +43,11 @@ class Turns:
     metrics: RunMetrics = field(default_factory=RunMetrics)
     taken: int = 0
     """How many times the model has answered."""
+    _last: "_Answer | None" = field(default=None, init=False)
+    _most: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._most = self.calls.toolset.max_turns
 
     async def take(self) -> Any:
         """Asks until there is a valid answer and returns it as JSON data to store: text, or what the schema describes.
@@ -50,38 +55,61 @@ class Turns:
         Raises:
             AttemptError: There is none; the class says why.
         """
-        repairs, most = 0, self.calls.toolset.max_turns
-        while self.taken < most:
+        repairs = 0
+        while await self._goes_on():
             answer = await self._answer()
             if answer.response.calls:
                 await self._keep(answer)
                 await self._call(answer.response)
                 continue
             try:
-                return self._read(answer.response.text)
+                content = self._read(answer.response.text)
             except OutputInvalid as error:
-                if self.output is None or repairs == MAX_REPAIRS or self.taken == most:
+                if self.output is None or repairs == MAX_REPAIRS or self.taken == self._most:
                     raise
                 await self._keep(answer)
                 repairs += 1
-                self._show(answer.response, self.output.complaint(error))
+                self._say(answer.response, Message("user", self.output.complaint(error)))
+            else:
+                if not self.calls.journal.has_news:
+                    return content
+                await self._keep(answer)
+                self._say(answer.response)
         raise TurnLimitExceeded(
-            f"no answer within {most} turns; raise max_turns, or tell the agent when to stop", turns=most
+            f"no answer within {self._most} turns; raise max_turns, or tell the agent when to stop", turns=self._most
         )
+
+    async def _goes_on(self) -> bool:
+        """Whether there are turns left; what was said to the run meanwhile becomes part of the conversation, and gives new ones."""
+        if texts := await self.calls.journal.hear():
+            self.messages = (*self.messages, *(Message("user", text) for text in texts))
+            self._most = self.taken + self.calls.toolset.max_turns
+        return self.taken < self._most
 
     async def _answer(self) -> "_Answer":
         number = self.calls.journal.begin()
         if recorded := self.calls.journal.find(number, "model_call"):
             self.taken += 1
-            return _Answer(_RESPONSE.validate_python(recorded))
-        began = time.monotonic()
-        response = await self._ask()
-        return _Answer(response, number, time.monotonic() - began)
+            self._last = _Answer(_RESPONSE.validate_python(recorded))
+        else:
+            began = time.monotonic()
+            response = await self._ask()
+            self._last = _Answer(response, number, time.monotonic() - began)
+        return self._last
 
     async def _keep(self, answer: "_Answer") -> None:
-        if answer.number is not None:
-            data = from_json(storable_json(json.dumps(_RESPONSE.dump_python(answer.response, exclude_defaults=True))))
-            await self.calls.journal.keep(Step(answer.number, "model_call", self.model.id, data, answer.duration))
+        if step := self._step(answer):
+            await self.calls.journal.keep(step)
+
+    def last_step(self) -> Step | None:
+        """The last answer as a step of the journal, in which it is not yet; None if it is."""
+        return self._step(self._last) if self._last else None
+
+    def _step(self, answer: "_Answer") -> Step | None:
+        if answer.number is None:
+            return None
+        data = from_json(storable_json(json.dumps(_RESPONSE.dump_python(answer.response, exclude_defaults=True))))
+        return Step(answer.number, "model_call", self.model.id, data, answer.duration)
 
     async def _ask(self) -> ModelResponse:
         try:
@@ -109,8 +137,8 @@ class Turns:
         results = await self.calls.answer(asked.calls)
         self.messages = (*self.messages, asked, *results)
 
-    def _show(self, response: ModelResponse, complaint: str) -> None:
-        self.messages = (*self.messages, Message("assistant", storable_text(response.text)), Message("user", complaint))
+    def _say(self, response: ModelResponse, *replies: Message) -> None:
+        self.messages = (*self.messages, Message("assistant", storable_text(response.text)), *replies)
 
 
 @dataclass(frozen=True)

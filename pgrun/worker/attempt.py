@@ -100,7 +100,10 @@ class Attempt:
             return self._after(error)  # what it awaited was cancelled, and not the run
         except (Exception, SystemExit) as error:
             return self._after(error)
-        return Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
+        ending = Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
+        if isinstance(work, _AgentWork):
+            ending.heard, ending.answer = work.heard, work.last_answer
+        return ending
 
     async def _agent_work(self) -> "_AgentWork":
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
@@ -172,6 +175,14 @@ class _AgentWork:
         self.turns = Turns(
             definition.model, definition.messages(from_json(claimed.input), history), output, calls=calls
         )
+
+    @property
+    def heard(self) -> int:
+        return self.turns.calls.journal.heard
+
+    def last_answer(self) -> dict[str, Any] | None:
+        step = self.turns.last_step()
+        return vars(step) if step else None
 
     async def execute(self) -> tuple[Any, str]:
         return await self.turns.take(), self.turns.output.name if self.turns.output else "str"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+from pydantic_core import from_json
 
 from pgrun.db.verbs import Claimed, Verbs
 from pgrun.errors import DatabaseUnavailable, LeaseLost, PgrunError
@@ -28,7 +29,9 @@ async def open_journal(verbs: Verbs, claimed: Claimed, metrics: Metrics) -> Jour
     """
     rows = await patiently(claimed, "journal", lambda: verbs.steps(claimed.run_id)) if claimed.fence > 1 else []
     steps = (Step(row["step"], row["kind"], row["name"], row["data"], row["duration"]) for row in rows)
-    return _StoredJournal(verbs, claimed, metrics, {step.number: step for step in steps})
+    journal = _StoredJournal(verbs, claimed, metrics, {step.number: step for step in steps})
+    journal.learn(from_json(claimed.steering) if claimed.steering else [])
+    return journal
 
 
 class _StoredJournal(Journal):
@@ -38,10 +41,16 @@ class _StoredJournal(Journal):
         self._claimed = claimed
         self._metrics = metrics
 
+    def learn(self, steering: list[dict[str, Any]]) -> None:
+        """What has been said to the run until now, as it is stored."""
+        self.said = [message["content"] for message in steering]
+
     async def keep(self, step: Step) -> None:
         while True:
             try:
-                if await self._verbs.record_step(self._claimed, **vars(step), metrics=self._metrics()):
+                kept = await self._verbs.record_step(self._claimed, **vars(step), metrics=self._metrics())
+                if kept is not None:
+                    self.learn(kept.steering or [])
                     return
             except (
                 DatabaseUnavailable

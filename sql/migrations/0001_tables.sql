@@ -65,6 +65,7 @@ create table pgrun.jobs (
     error               jsonb,
     metrics             jsonb not null default '{}',
     tools               jsonb,
+    steering            jsonb check (jsonb_typeof(steering) = 'array'),
     metadata            jsonb not null default '{}',
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
@@ -100,6 +101,7 @@ comment on column pgrun.jobs.content_type is 'Name of the type of the output, st
 comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds). Null once completed.';
 comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
+comment on column pgrun.jobs.steering is 'What was said to the run while it was open, see pgrun.steer: a list of message_id, content and sent_at, which only grows. Null: nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
@@ -121,7 +123,7 @@ create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not 
 create table pgrun.steps (
     run_id      uuid not null references pgrun.jobs on delete cascade,
     step        int not null check (step > 0),
-    kind        text not null check (kind in ('model_call', 'tool_call')),
+    kind        text not null check (kind in ('model_call', 'tool_call', 'message')),
     name        text not null,
     attempt     smallint not null,
     data        jsonb not null,
@@ -132,10 +134,10 @@ create table pgrun.steps (
 comment on table  pgrun.steps is 'The journal of runs, append only: what an attempt that takes over need not do and pay for again. The last answer of a completed run is in jobs alone.';
 comment on column pgrun.steps.run_id is 'Whose step it is.';
 comment on column pgrun.steps.step is 'Its place in the run, counted from 1 in the order in which steps began.';
-comment on column pgrun.steps.kind is 'A call of the model, or of a tool.';
-comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool.';
+comment on column pgrun.steps.kind is 'A call of the model or of a tool, or messages that were said to the run and heard here.';
+comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool; steer for messages.';
 comment on column pgrun.steps.attempt is 'The attempt that did it.';
-comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool.';
+comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool; a list of texts.';
 comment on column pgrun.steps.duration is 'Seconds it took.';
 comment on column pgrun.steps.finished_at is 'It was recorded.';
 

@@ -76,6 +76,35 @@ end $$;
 comment on function pgrun.cancel(uuid) is
     'Cancels a run: a pending or paused one at once (cancelled), a running one as soon as its worker has stopped it (cancelling). A run that has ended keeps its status, which is returned.';
 
+-- The list only grows, and the journal says how many of it the run has heard: nothing has to be taken out of it, and an end that
+-- comes at the same moment finds one that it has not heard (finish_runs.sql).
+create function pgrun.steer(run_id uuid, message text, message_id uuid default null) returns text language plpgsql as $$
+declare
+    job record;
+begin
+    select j.status, j.kind, j.steering, j.cancel_requested_at, j.finished_at into job
+      from pgrun.jobs j where j.run_id = steer.run_id for update;
+    if not found then
+        raise exception 'no run % exists', steer.run_id using errcode = 'PGR01';
+    elsif job.steering @> jsonb_build_array(jsonb_build_object('message_id', steer.message_id)) then
+        return job.status;  -- said already, and the answer was lost
+    elsif job.finished_at is not null or job.cancel_requested_at is not null then
+        raise exception 'run % has ended (%), nothing more can be said to it', steer.run_id,
+            case when job.finished_at is null then 'it is being cancelled' else job.status end using errcode = 'PGR04';
+    elsif job.kind <> 'agent' then
+        raise exception 'run % executes a task: only agents can be steered', steer.run_id using errcode = 'PGR02';
+    elsif coalesce(steer.message, '') = '' then
+        raise exception 'message: a text that is not empty' using errcode = 'PGR02';
+    end if;
+    update pgrun.jobs j
+       set steering = coalesce(j.steering, '[]') || jsonb_build_object(
+               'message_id', coalesce(steer.message_id, gen_random_uuid()), 'content', steer.message, 'sent_at', now())
+     where j.run_id = steer.run_id;
+    return job.status;
+end $$;
+comment on function pgrun.steer(uuid, text, uuid) is
+    'Says something to an open run of an agent: the model reads it before its next answer, also if it was about to end. Returns the status of the run; fails for one that has ended (PGR04). Repeated with the same message_id it changes nothing.';
+
 create function pgrun.retry(run_id uuid) returns text language plpgsql as $$
 declare
     job pgrun.jobs;

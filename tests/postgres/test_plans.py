@@ -136,6 +136,14 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         },
         {"jobs_pkey"},
     ),
+    "release unheard": (
+        "release_unheard",
+        lambda conn: {
+            **{"run_id": some_ids(conn, "running", 1)[0], "fence": 1, "heard": 0, "metrics": ""},
+            **{"number": "1", "kind": "model_call", "name": "m", "data": "{}", "duration": 0.5},
+        },
+        {"jobs_pkey"},
+    ),
     "open sessions": ("open_sessions", lambda _: {}, {"jobs_session"}),
     "list": (
         "list_runs",

@@ -82,9 +82,14 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
     },
     "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", "metrics": ""},
+    "release_unheard": {
+        **{"run_id": RUN, "fence": "1", "heard": "0", "metrics": ""},
+        **{"number": "1", "kind": "model_call", "name": "gpt-5-mini", "data": "{}", "duration": "0.5"},
+    },
     "rescue_runs": {"worker_id": OTHER},
     "retry_ended_run": {"run_id": OTHER},
     "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", "metrics": "{}"},
+    "steer_run": {"run_id": RUN, "message": "It's urgent.", "message_id": OTHER},
     "stop_worker": {"worker_id": WORKER},
     "submit_by_name": {**_SUBMITTED, "run_id": ""},
     "submit_call": {**_CALL, "run_id": "00000000-0000-7000-8000-00000000eeee", "input": "42"},
@@ -127,8 +132,8 @@ def running(conn: Conn) -> None:
         [WORKER],
     )
     conn.execute(
-        "insert into pgrun.jobs (run_id, name, status, fence, attempt, worker_id, finished_at) values "
-        "(%s, 'noop', 'running', 1, 1, %s, null), (%s, 'noop', 'cancelled', 0, 0, null, now())",
+        "insert into pgrun.jobs (run_id, kind, name, status, fence, attempt, worker_id, finished_at) values "
+        "(%s, 'agent', 'noop', 'running', 1, 1, %s, null), (%s, 'task', 'noop', 'cancelled', 0, 0, null, now())",
         [RUN, WORKER, OTHER],
     )
 
