@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pgrun.errors import ContentFiltered as ContentFiltered
     from pgrun.errors import DatabaseError as DatabaseError
     from pgrun.errors import DatabaseUnavailable as DatabaseUnavailable
+    from pgrun.errors import HookFailed as HookFailed
     from pgrun.errors import LeaseLost as LeaseLost
     from pgrun.errors import ModelRefused as ModelRefused
     from pgrun.errors import ModelRejected as ModelRejected
@@ -45,6 +46,9 @@ if TYPE_CHECKING:
     from pgrun.run.base import RunStatus as RunStatus
     from pgrun.run.base import ToolExecution as ToolExecution
     from pgrun.run.context import RunContext as RunContext
+    from pgrun.run.context import RunInput as RunInput
+    from pgrun.run.media import File as File
+    from pgrun.run.media import Image as Image
     from pgrun.run.tools import Tool as Tool
     from pgrun.run.tools import tool as tool
     from pgrun.settings import Settings as Settings
@@ -58,6 +62,9 @@ __all__ = [
     "ContentFiltered",
     "DatabaseError",
     "DatabaseUnavailable",
+    "File",
+    "HookFailed",
+    "Image",
     "LeaseLost",
     "ModelRefused",
     "ModelRejected",
@@ -76,6 +83,7 @@ __all__ = [
     "RunEnded",
     "RunError",
     "RunFailed",
+    "RunInput",
     "RunMetrics",
     "RunNotFound",
     "RunOutput",
@@ -96,12 +104,15 @@ __all__ = [
 
 _HOMES = {
     "Agent": "pgrun.agent",
+    "File": "pgrun.run.media",
+    "Image": "pgrun.run.media",
     "OpenAIChat": "pgrun.models.openai_chat",
     "OpenAIResponses": "pgrun.models.openai",
     "PostgresDb": "pgrun.db.postgres",
     "RetryPolicy": "pgrun.retry",
     "Run": "pgrun.run.base",
     "RunContext": "pgrun.run.context",
+    "RunInput": "pgrun.run.context",
     "RunMetrics": "pgrun.run.base",
     "RunOutput": "pgrun.run.base",
     "RunStatus": "pgrun.run.base",

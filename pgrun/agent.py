@@ -5,31 +5,29 @@ and whichever worker claims it finds its whole definition there.
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
-from typing import Any, Generic, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, TypeVar, Unpack, overload
 from uuid import uuid4
 from weakref import WeakSet
 
 import anyio
 
+from pgrun._agent_options import AgentOptions, check_names, definition_of
 from pgrun._ids import check_run_id
 from pgrun._sync import run_sync
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.verbs import NewRun
 from pgrun.errors import PgrunError, SessionBusy, UsageError
-from pgrun.models.base import Model
-from pgrun.models.openai import OpenAIResponses
-from pgrun.retry import RetryPolicy
 from pgrun.run._storable import to_jsonable
-from pgrun.run._toolset import MAX_TURNS, toolset_of
 from pgrun.run.base import RunOutput, RunStatus, output_from_row, result_of
-from pgrun.run.definition import AgentDefinition, lines_of
 from pgrun.run.inline import execute_here
-from pgrun.run.options import Choices, Multitask, RunOptions, check_multitask, check_name, choose
+from pgrun.run.options import AgentRunOptions, Choices, check_multitask, check_name, choose_for_agent
 from pgrun.run.output import OutputSchema, known_type
+from pgrun.run.state import Change, merging
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -38,46 +36,13 @@ Row = Mapping[str, Any]
 _registry: dict[str, "Agent[Any]"] = {}
 
 
-class AgentOptions(TypedDict, total=False):
-    """Keyword arguments of `Agent` beside its output schema; see there."""
-
-    name: str
-    model: Model | str | None
-    db: PostgresDb | None
-    description: str | None
-    instructions: str | Sequence[str]
-    tools: Iterable[Callable[..., Any]] | None
-    tool_call_limit: int | None
-    tool_choice: str | Mapping[str, Any] | None
-    max_turns: int
-    add_history_to_context: bool
-    num_history_runs: int
-    queue: str
-    retry: RetryPolicy | None
-    multitask: Multitask
-
-
 class Agent(Generic[T]):
     """A named definition of how to answer: a model, what it is told, and the type of its answers.
 
     Args:
-        name: Shown everywhere, and the name by which SQL submits runs.
-        model: For example ``OpenAIResponses(id="gpt-5-mini")``, or just that id.
-        db: Where runs are stored; without it only foreground runs are possible, and they leave no trace.
-        description: First part of the system prompt: who the agent is.
-        instructions: Second part; several are shown as a list.
-        tools: What the model may call before it answers: functions, plain or decorated with ``@tool``. They are code, so the runs
-            of such an agent need a worker that has imported it; give it a name of its own, by which that worker finds them.
-        tool_call_limit: How many calls a run may make; the model is told of those that were not executed any more.
-        tool_choice: Whether the first answer may or has to be a call: `auto`, `none`, `required` or the name of a tool.
-        max_turns: After so many answers of the model without an end the run fails.
-        add_history_to_context: Whether the model is shown what was said in the session before.
-        num_history_runs: By how many completed runs, at most; of each the input and the answer.
         output_schema: Type of the answers: Pydantic model, dataclass, TypedDict, list, union or scalar; or a JSON schema as a
             dict. None: plain text.
-        queue: The queue of its runs.
-        retry: When failed attempts are repeated.
-        multitask: What a run does when its session is busy, unless it says so itself; see `Multitask`.
+        **options: See `AgentOptions`.
 
     Raises:
         UsageError: An argument cannot be; for a type that the provider's strict mode cannot carry it names the field.
@@ -89,48 +54,30 @@ class Agent(Generic[T]):
     def __init__(self: "Agent[S]", *, output_schema: type[S], **options: Unpack[AgentOptions]) -> None: ...
     @overload
     def __init__(self: "Agent[Any]", *, output_schema: Any, **options: Unpack[AgentOptions]) -> None: ...
-    def __init__(
-        self,
-        *,
-        name: str = "Agent",
-        model: Model | str | None = None,
-        db: PostgresDb | None = None,
-        description: str | None = None,
-        instructions: str | Sequence[str] = (),
-        tools: Iterable[Callable[..., Any]] | None = None,
-        tool_call_limit: int | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None,
-        max_turns: int = MAX_TURNS,
-        add_history_to_context: bool = False,
-        num_history_runs: int = 3,
-        output_schema: Any = None,
-        queue: str = "default",
-        retry: RetryPolicy | None = None,
-        multitask: Multitask = "enqueue",
-    ) -> None:
+    def __init__(self, *, output_schema: Any = None, **options: Any) -> None:
+        name, queue = options.get("name", "Agent"), options.get("queue", "default")
+        check_names(name, options)
         check_name("Agent.name", name)
         check_name("Agent.queue", queue)
-        if model is None:
+        db = options.get("db")
+        if options.get("model") is None:
             raise UsageError(f'Agent "{name}" needs a model, for example model=OpenAIResponses(id="gpt-5-mini")')
         if db is not None and not isinstance(db, PostgresDb):
             raise UsageError(f'Agent "{name}": db must be a PostgresDb, not {type(db).__name__}')
-        if add_history_to_context and db is None:
+        if options.get("add_history_to_context") and db is None:
             raise UsageError(f'Agent "{name}": add_history_to_context needs a db, where the history is')
-        self.name = name
-        self.queue = queue
-        self.db = db
-        self.multitask = check_multitask("multitask", multitask)
-        self.definition = AgentDefinition(
-            model=_model_of(model),
-            description=description,
-            instructions=lines_of(instructions),
-            retry=retry or RetryPolicy(),
-            tools=toolset_of(tools, call_limit=tool_call_limit, choice=tool_choice, max_turns=max_turns),
-            history_runs=num_history_runs if add_history_to_context else 0,
+        self.name: str = name
+        self.queue: str = queue
+        self.db: PostgresDb | None = db
+        self.multitask = check_multitask("multitask", options.get("multitask") or "enqueue")
+        self.definition = definition_of(options)
+        own = choose_for_agent(
+            {each: options.get(each) for each in ("user_id", "metadata")}, **self._defaults(), metadata={}
         )
+        self._metadata, self._context = own.metadata, own.context or {}
         self.output_schema = _schema_of(output_schema)
         # As JSON, once: it goes into every run, and a worker of this process recognises the agent by it. None for an agent with
-        # tools, whose runs are recognised by its name alone.
+        # code, whose runs are recognised by its name alone.
         self.stored_definition: dict[str, Any] | None = (
             to_jsonable(self.definition.to_json(), name=f'Agent "{name}"') if self.definition.travels else None
         )
@@ -142,18 +89,18 @@ class Agent(Generic[T]):
 
     @overload
     async def arun(
-        self, input: Any, *, output_schema: None = None, background: bool = False, **options: Unpack[RunOptions]
+        self, input: Any, *, output_schema: None = None, background: bool = False, **options: Unpack[AgentRunOptions]
     ) -> RunOutput[T]: ...
     @overload
     async def arun(
-        self, input: Any, *, output_schema: type[S], background: bool = False, **options: Unpack[RunOptions]
+        self, input: Any, *, output_schema: type[S], background: bool = False, **options: Unpack[AgentRunOptions]
     ) -> RunOutput[S]: ...
     @overload
     async def arun(
-        self, input: Any, *, output_schema: Any, background: bool = False, **options: Unpack[RunOptions]
+        self, input: Any, *, output_schema: Any, background: bool = False, **options: Unpack[AgentRunOptions]
     ) -> RunOutput[Any]: ...
     async def arun(
-        self, input: Any, *, output_schema: Any = None, background: bool = False, **options: Unpack[RunOptions]
+        self, input: Any, *, output_schema: Any = None, background: bool = False, **options: Unpack[AgentRunOptions]
     ) -> RunOutput[Any]:
         """Asks the agent.
 
@@ -161,7 +108,7 @@ class Agent(Generic[T]):
             input: A text, a list of ``{"role", "content"}`` messages, or any data with a JSON form, which is shown as JSON.
             output_schema: Type of this answer, instead of the agent's.
             background: Return as soon as the run is stored, with status pending; ``await run.aresult()`` gives the answer.
-            **options: See `RunOptions`.
+            **options: See `AgentRunOptions`.
 
         Returns:
             In the foreground the completed run, else the pending one. Cancelling a foreground call cancels the run.
@@ -173,13 +120,9 @@ class Agent(Generic[T]):
             RunCancelled: Someone cancelled the foreground run.
             DatabaseError: The run could not be stored.
         """
-        choices = choose(
-            options,
-            queue=self.queue,
-            max_attempts=self.definition.retry.max_attempts,
-            session_id=str(uuid4()),
-            multitask=self.multitask,
-        )
+        choices = choose_for_agent(options, **self._defaults(), metadata=self._metadata)
+        if self._context:
+            choices = replace(choices, context={**self._context, **(choices.context or {})})
         schema = _schema_of(output_schema) or self.output_schema
         data = to_jsonable(input)
         if self.db is None:
@@ -197,18 +140,18 @@ class Agent(Generic[T]):
 
     @overload
     def run(
-        self, input: Any, *, output_schema: None = None, background: bool = False, **options: Unpack[RunOptions]
+        self, input: Any, *, output_schema: None = None, background: bool = False, **options: Unpack[AgentRunOptions]
     ) -> RunOutput[T]: ...
     @overload
     def run(
-        self, input: Any, *, output_schema: type[S], background: bool = False, **options: Unpack[RunOptions]
+        self, input: Any, *, output_schema: type[S], background: bool = False, **options: Unpack[AgentRunOptions]
     ) -> RunOutput[S]: ...
     @overload
     def run(
-        self, input: Any, *, output_schema: Any, background: bool = False, **options: Unpack[RunOptions]
+        self, input: Any, *, output_schema: Any, background: bool = False, **options: Unpack[AgentRunOptions]
     ) -> RunOutput[Any]: ...
     def run(
-        self, input: Any, *, output_schema: Any = None, background: bool = False, **options: Unpack[RunOptions]
+        self, input: Any, *, output_schema: Any = None, background: bool = False, **options: Unpack[AgentRunOptions]
     ) -> RunOutput[Any]:
         """The same as `arun`, for code without an event loop."""
         return run_sync(partial(self.arun, input, output_schema=output_schema, background=background, **options))
@@ -289,6 +232,42 @@ class Agent(Generic[T]):
         """The same as `asteer`, for code without an event loop."""
         return run_sync(self.asteer, run_id, message)
 
+    async def aget_session_state(self, session_id: str) -> dict[str, Any]:
+        """The state of a session as it is now, see `RunContext.session_state`; empty for one that nobody knows."""
+        return await (await self._needs_db().connected()).verbs.session_state(check_name("session_id", session_id))
+
+    def get_session_state(self, session_id: str) -> dict[str, Any]:
+        """The same as `aget_session_state`, for code without an event loop."""
+        return run_sync(self.aget_session_state, session_id)
+
+    async def aset_session_state(self, session_id: str, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Puts another state in place of the one that is there, and returns it.
+
+        Raises:
+            UsageError: It cannot be stored; the message has the path.
+        """
+        return await self._change_state(session_id, [{"path": [], "op": "set", "value": _state(state)}])
+
+    def set_session_state(self, session_id: str, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as `aset_session_state`, for code without an event loop."""
+        return run_sync(self.aset_session_state, session_id, state)
+
+    async def aupdate_session_state(self, session_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Sets these values in it, object by object, and returns all of it; what is not mentioned stays.
+
+        Raises:
+            UsageError: They cannot be stored; the message has the path.
+        """
+        return await self._change_state(session_id, merging(_state(values)))
+
+    def update_session_state(self, session_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as `aupdate_session_state`, for code without an event loop."""
+        return run_sync(self.aupdate_session_state, session_id, values)
+
+    async def _change_state(self, session_id: str, changes: list[Change]) -> dict[str, Any]:
+        verbs = (await self._needs_db().connected()).verbs
+        return await verbs.change_session_state(check_name("session_id", session_id), changes)
+
     async def adeclare(self, db: PostgresDb | None = None) -> None:
         """Records the definition in the database, so that SQL can submit runs by name; the first run does it by itself."""
         db = db or self._needs_db()
@@ -298,6 +277,15 @@ class Agent(Generic[T]):
             self.name, self.queue, self.stored_definition, schema, self.definition.retry.max_attempts
         )
         self._declared_in.add(db)
+
+    def _defaults(self) -> dict[str, Any]:
+        """What runs are told unless they say so themselves."""
+        return {
+            "queue": self.queue,
+            "max_attempts": self.definition.retry.max_attempts,
+            "session_id": str(uuid4()),
+            "multitask": self.multitask,
+        }
 
     def _new_run(self, db: PostgresDb, data: Any, schema: OutputSchema[Any] | None, choices: Choices) -> NewRun:
         return NewRun(
@@ -356,8 +344,8 @@ def registered_agents() -> dict[str, Agent[Any]]:
 
 def _check_name_is_its_own(agent: Agent[Any]) -> None:
     """Refuses a run that a worker of this process, which knows agents with tools by name, would execute with other tools."""
-    other, tools = _registry[agent.name], agent.definition.tools.tools
-    if tools and [each.function for each in tools] != [each.function for each in other.definition.tools.tools]:
+    code = agent.definition.code
+    if code and code != _registry[agent.name].definition.code:
         raise UsageError(
             f'another agent with the name "{agent.name}" was declared after this one, with other tools, and workers tell them '
             "apart by name: give each a name of its own, and declare it once"
@@ -399,12 +387,11 @@ def _read(db: PostgresDb, row: Row, schema: OutputSchema[Any] | None) -> RunOutp
     return output_from_row(row, content, _Handle(db, schema))
 
 
-def _model_of(model: object) -> Model:
-    if isinstance(model, str):
-        return OpenAIResponses(model)
-    if isinstance(model, type) or not isinstance(model, Model):
-        raise UsageError(f'model={model!r}: give a model, for example OpenAIResponses(id="gpt-5-mini"), or its id')
-    return model
+def _state(values: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise UsageError(f"session_state: a dict, not {values!r:.100}")
+    state: dict[str, Any] = to_jsonable(values, name="session_state")
+    return state
 
 
 def _schema_of(output_schema: Any) -> OutputSchema[Any] | None:

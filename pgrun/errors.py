@@ -23,6 +23,7 @@
         ├── OutputTruncated           permanent: the answer hit the token limit
         ├── OutputInvalid             permanent: the answer does not match its type, also after repair
         ├── ToolFailed                permanent: a tool said that the run cannot go on
+        ├── HookFailed                permanent: a hook raised
         ├── TurnLimitExceeded         permanent: the model came to no end
         ├── BudgetExceeded
         └── LeaseLost                 another worker has taken over; nothing is written
@@ -165,6 +166,10 @@ class OutputInvalid(AttemptError):
 
 class ToolFailed(AttemptError):
     """Raised by a tool to end the run, which cannot go on; any other exception of a tool is shown to the model instead."""
+
+
+class HookFailed(AttemptError):
+    """A pre-hook, a post-hook or callable instructions raised; the message has the exception."""
 
 
 class TurnLimitExceeded(AttemptError):

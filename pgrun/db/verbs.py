@@ -41,6 +41,7 @@ class NewRun(NamedTuple):
     output_schema: dict[str, Any] | None = None
     content_type: str | None = None
     metadata: Mapping[str, Any] = MappingProxyType({})
+    context: dict[str, Any] | None = None
 
 
 class Claimed(NamedTuple):
@@ -65,6 +66,7 @@ class Claimed(NamedTuple):
     metadata: str | None
     """Of agents only, like what follows."""
     steering: str | None = None
+    context: str | None = None
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
@@ -104,9 +106,12 @@ class WorkerCard:
 
 
 class Kept(NamedTuple):
-    """What a run learns when it records a step: all that has been said to it until now, see `jobs.steering`."""
+    """What a run learns when it records a step."""
 
     steering: list[dict[str, Any]] | None
+    """All that has been said to it until now, see `jobs.steering`."""
+    state: dict[str, Any] | None = None
+    """Of its session, if the step changed it."""
 
 
 class Verbs:
@@ -273,11 +278,18 @@ class Verbs:
         data: Any,
         duration: float,
         metrics: dict[str, Any] | None,
+        changes: Sequence[Mapping[str, Any]] = (),
     ) -> "Kept | None":
-        """Adds a step to the journal of a run, and what the run has used until then; None if the claim was stale."""
+        """Adds a step to the journal of a run, and what the run has used until then; None if the claim was stale.
+
+        With `changes` of the state of its session, see `change_session_state.sql`, which are made if the step is new.
+        """
         params = {"number": number, "kind": kind, "name": name, "data": _json(data), "duration": duration}
         held = {"run_id": claimed.run_id, "fence": claimed.fence, "metrics": _json_or_none(metrics)}
-        rows = await self._runtime.fetch_tuples("record_step", {**params, **held})
+        if changes:
+            rows = await self._runtime.fetch_tuples("record_changes", {**params, **held, "changes": _json(changes)})
+        else:
+            rows = await self._runtime.fetch_tuples("record_step", {**params, **held})
         return Kept(*rows[0]) if rows else None
 
     async def release_unheard(self, ending: Ending) -> str | None:
@@ -312,14 +324,23 @@ class Verbs:
         """The journal of a run, in order: step, kind, name, data, duration in seconds."""
         return await self._runtime.fetch("get_steps", {"run_id": run_id})
 
-    async def history(self, session_id: str, *, before: str, runs: int) -> list[tuple[Any, Any, bool]]:
-        """The last so many runs of a session that count and come before a run, the earliest first.
+    async def history(self, session_id: str, *, before: str, runs: int, with_steps: bool = False) -> list[Row]:
+        """The last so many runs of a session that count and come before a run, the earliest first; see `get_history.sql`."""
+        params = {"session_id": session_id, "run_id": before, "runs": runs, "with_steps": with_steps}
+        return (await self._runtime.fetch("get_history", params))[::-1]
 
-        Of each input, output, and whether it completed; one that was interrupted has no output.
-        """
-        params = {"session_id": session_id, "run_id": before, "runs": runs}
-        rows = await self._runtime.fetch_tuples("get_history", params)
-        return [(run_input, output, completed) for run_input, output, completed in reversed(rows)]
+    async def session_state(self, session_id: str) -> dict[str, Any]:
+        """The state of a session; empty if there is no such session."""
+        row = await self._runtime.fetch_one("get_session_state", {"session_id": session_id})
+        return row["state"] if row else {}
+
+    async def change_session_state(self, session_id: str, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Changes it piece by piece and returns it; see `change_session_state.sql`."""
+        params = {"session_id": session_id, "changes": _json(changes)}
+        row = await self._runtime.fetch_one("change_session_state", params)
+        assert row is not None
+        state: dict[str, Any] = row["state"]
+        return state
 
     async def rescue(self, worker_id: str) -> tuple[list[Row], float | None]:
         """Takes runs away from dead workers; returns them, and in how many seconds the next lease may run out."""
@@ -429,6 +450,7 @@ def _columns(run: NewRun) -> dict[str, Any]:
     columns["input"] = _json(run.input)
     columns["definition"] = _json_or_none(run.definition)
     columns["output_schema"] = _json_or_none(run.output_schema)
+    columns["context"] = _json_or_none(run.context)
     columns["metadata"] = _json(run.metadata) if run.metadata else "{}"
     return columns
 

@@ -23,6 +23,7 @@ from pgrun.run._toolset import Toolset
 from pgrun.run.base import ToolExecution
 from pgrun.run.context import RunContext
 from pgrun.run.journal import Journal, Step
+from pgrun.run.state import Change, storable_changes, view_of
 
 _log = logging.getLogger("pgrun.run")
 
@@ -92,8 +93,10 @@ class ToolCalls:
         execution = self.executions[place]
         try:
             async with slots:
-                await self._execute(execution, call, replace(self.context, idempotency_key=self._keys[place]))
-            await self.journal.keep(_step(number, execution))
+                view = view_of(self.journal.state)
+                context = replace(self.context, idempotency_key=self._keys[place], view=view)
+                changes = await self._execute(execution, call, context)
+            await self.journal.change(_step(number, execution), changes)
         except (ToolFailed, LeaseLost) as error:
             self._failure = self._failure or error
             scope.cancel()
@@ -113,10 +116,14 @@ class ToolCalls:
         taken = {key for key, each in zip(self._keys, self.executions, strict=False) if each.error is None}
         return next(key for number in count(1) if (key := f"{this}/{number}") not in taken)
 
-    async def _execute(self, execution: ToolExecution, call: ToolCall, context: RunContext) -> None:
+    async def _execute(self, execution: ToolExecution, call: ToolCall, context: RunContext) -> list[Change]:
+        """Fills in what came of a call; returns what it has changed in the state of the session."""
         began = time.monotonic()
         try:
-            execution.result = await self._call(call, context)
+            result = await self._call(call, context)
+            changes = storable_changes(context.view)
+            execution.result = result
+            return changes
         except _NotACall as error:
             execution.error = _shortened(str(error))
         except ToolFailed as error:
@@ -127,6 +134,7 @@ class ToolCalls:
             execution.error = _told(error)
         finally:
             execution.duration = time.monotonic() - began
+        return []
 
     async def _call(self, call: ToolCall, context: RunContext) -> str:
         tool = self.toolset.find(call.name)

@@ -54,6 +54,11 @@ class Signature:
             _describe(plain["properties"][each.name], each, descriptions.get(each.name))
         self.schema, self.is_strict = _strictest(plain, name, strict)
 
+    @property
+    def wants_context(self) -> bool:
+        """Whether a parameter is filled in with the context of the run."""
+        return bool(self._filled)
+
     def load(self, arguments: str, context: RunContext) -> dict[str, Any]:
         """The keyword arguments of a call, from the JSON that the model wrote and the run.
 

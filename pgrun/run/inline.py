@@ -8,13 +8,14 @@ import anyio
 
 from pgrun.errors import AttemptError, ModelUnavailable
 from pgrun.retry import RetryPolicy
-from pgrun.run._tool_calls import ToolCalls
 from pgrun.run.base import RunFailure, RunOutput, RunStatus, result_of
 from pgrun.run.context import RunContext
 from pgrun.run.definition import AgentDefinition
-from pgrun.run.loop import Turns
+from pgrun.run.execution import Execution
+from pgrun.run.journal import Journal
 from pgrun.run.options import Choices
 from pgrun.run.output import OutputSchema
+from pgrun.run.state import beginning, changed
 
 
 async def execute_here(
@@ -37,30 +38,39 @@ async def execute_here(
     )
     await anyio.sleep(choices.delay)
     run.started_at = datetime.now(UTC)
+    given = choices.context or {}
     context = RunContext(
-        run_id=run.run_id, session_id=run.session_id, agent_name=name, attempt=1, metadata=choices.metadata
+        run_id=run.run_id,
+        session_id=run.session_id,
+        agent_name=name,
+        attempt=1,
+        metadata=choices.metadata,
+        user_id=given.get("user_id"),
+        dependencies=given.get("dependencies", {}),
     )
-    calls = ToolCalls(definition.tools, context)
-    turns = Turns(definition.model, definition.messages(data), schema, calls=calls)
+    journal = Journal()
+    journal.state = changed({}, beginning(definition.session_state or {}, given.get("session_state", {}), {}))
+    execution = Execution(definition, schema, data, context, journal, media=given.get("media", ()))
     try:
-        content = await _with_retries(run, turns, definition.retry, choices.max_attempts)
+        content = await _with_retries(run, execution, definition.retry, choices.max_attempts)
         run.status, run.content = RunStatus.completed, schema.load(content) if schema else content
     except AttemptError as error:
         run.status = RunStatus.error
         run.error = RunFailure(type=type(error).__name__, message=str(error), **error.details)
     run.finished_at = datetime.now(UTC)
-    run.tools = calls.executions
-    run.metrics = turns.metrics
+    run.tools = execution.turns.calls.executions
+    run.metrics = execution.metrics
     run.metrics.duration = (run.finished_at - run.started_at).total_seconds()
     result_of(run)
     return run
 
 
-async def _with_retries(run: RunOutput[Any], turns: Turns, policy: RetryPolicy, max_attempts: int) -> Any:
+async def _with_retries(run: RunOutput[Any], execution: Execution, policy: RetryPolicy, max_attempts: int) -> Any:
+    calls = execution.turns.calls
     for run.attempt in range(1, max_attempts + 1):
-        turns.calls.context = replace(turns.calls.context, attempt=run.attempt)
+        calls.context = replace(calls.context, attempt=run.attempt)
         try:
-            return await turns.take()
+            return await execution.take()
         except ModelUnavailable as error:
             if run.attempt == max_attempts:
                 raise

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
 
-Kind = Literal["model_call", "tool_call", "message"]
+from pgrun.run.state import Change, State, changed
+
+Kind = Literal["model_call", "tool_call", "message", "state", "hook"]
 
 
 @dataclass(frozen=True)
@@ -40,11 +42,13 @@ class Journal:
     Attributes:
         said: What has been said to the run while it was open, as far as that is known; the journal says where it was heard.
         heard: How much of it was heard.
+        state: Of the session, as far as it is known.
     """
 
     def __init__(self, recorded: Mapping[int, Step] = MappingProxyType({})) -> None:
         self.said: list[str] = []
         self.heard = 0
+        self.state: State = {}
         self._recorded = recorded
         self._last = 0
 
@@ -76,6 +80,19 @@ class Journal:
             await self.keep(Step(number, "message", "steer", texts, 0.0))
         self.heard += len(texts)
         return texts
+
+    async def begin_state(self, changes: Sequence[Change]) -> None:
+        """Makes the changes with which a run begins, once: an attempt that takes over finds that they were made."""
+        step = self._recorded.get(self._last + 1)
+        if step is not None and step.kind == "state":
+            self.begin()
+        elif step is None and changes:
+            await self.change(Step(self.begin(), "state", "session_state", changes, 0.0), changes)
+
+    async def change(self, step: Step, changes: Sequence[Change]) -> None:
+        """Records a step together with what it changes in the state of the session: both or neither; else as `keep`."""
+        await self.keep(step)
+        self.state = changed(self.state, changes)
 
     async def keep(self, step: Step) -> None:
         """Records a step; returns when that cannot be lost any more.

@@ -7,7 +7,7 @@ Knows no database and no provider; a worker gives it a model and stores what it 
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from pydantic import TypeAdapter
@@ -40,6 +40,9 @@ class Turns:
     messages: tuple[Message, ...]
     output: OutputSchema[Any] | None = None
     calls: ToolCalls = field(kw_only=True)
+    json_mode: bool = field(default=False, kw_only=True)
+    hears: bool = field(default=True, kw_only=True)
+    """Whether what is said to the run meanwhile is for this model."""
     metrics: RunMetrics = field(default_factory=RunMetrics)
     taken: int = 0
     """How many times the model has answered."""
@@ -71,17 +74,16 @@ class Turns:
                 repairs += 1
                 self._say(answer.response, Message("user", self.output.complaint(error)))
             else:
-                if not self.calls.journal.has_news:
+                if not self.hears or not self.calls.journal.has_news:
                     return content
-                await self._keep(answer)
-                self._say(answer.response)
+                await self.go_on()
         raise TurnLimitExceeded(
             f"no answer within {self._most} turns; raise max_turns, or tell the agent when to stop", turns=self._most
         )
 
     async def _goes_on(self) -> bool:
-        """Whether there are turns left; what was said to the run meanwhile becomes part of the conversation, and gives new ones."""
-        if texts := await self.calls.journal.hear():
+        """Whether there are turns left. What was said to the run meanwhile comes into the conversation, and gives new ones."""
+        if self.hears and (texts := await self.calls.journal.hear()):
             self.messages = (*self.messages, *(Message("user", text) for text in texts))
             self._most = self.taken + self.calls.toolset.max_turns
         return self.taken < self._most
@@ -90,7 +92,7 @@ class Turns:
         number = self.calls.journal.begin()
         if recorded := self.calls.journal.find(number, "model_call"):
             self.taken += 1
-            self._last = _Answer(_RESPONSE.validate_python(recorded))
+            self._last = _Answer(recorded_answer(recorded))
         else:
             began = time.monotonic()
             response = await self._ask()
@@ -100,6 +102,18 @@ class Turns:
     async def _keep(self, answer: "_Answer") -> None:
         if step := self._step(answer):
             await self.calls.journal.keep(step)
+
+    async def keep_last(self) -> None:
+        """Records the last answer, because something follows from it."""
+        assert self._last is not None
+        await self._keep(self._last)
+        self._last = replace(self._last, number=None)
+
+    async def go_on(self) -> None:
+        """Makes the last answer a part of the conversation, which `take` then goes on with."""
+        assert self._last is not None
+        await self.keep_last()
+        self._say(self._last.response)
 
     def last_step(self) -> Step | None:
         """The last answer as a step of the journal, in which it is not yet; None if it is."""
@@ -125,7 +139,7 @@ class Turns:
         return response
 
     def _request(self) -> ModelRequest:
-        output = OutputFormat(self.output.name, self.output.strict_schema) if self.output else None
+        output = OutputFormat(self.output.name, self.output.strict_schema, self.json_mode) if self.output else None
         return ModelRequest(self.messages, output, self.calls.toolset.specs, self.calls.choice)
 
     def _read(self, text: str) -> Any:
@@ -133,7 +147,7 @@ class Turns:
 
     async def _call(self, response: ModelResponse) -> None:
         """Adds the calls and their results to the conversation: both or neither, for one without the other cannot be sent."""
-        asked = _asked(response)
+        asked = as_message(response)
         results = await self.calls.answer(asked.calls)
         self.messages = (*self.messages, asked, *results)
 
@@ -153,7 +167,12 @@ class _Answer:
 _RESPONSE = TypeAdapter(ModelResponse)
 
 
-def _asked(response: ModelResponse) -> Message:
+def recorded_answer(data: Any) -> ModelResponse:
+    """The answer that is recorded in a step."""
+    return _RESPONSE.validate_python(data)
+
+
+def as_message(response: ModelResponse) -> Message:
     """An answer with calls as a message that can be stored and sent."""
     calls = tuple(
         ToolCall(storable_text(call.call_id), storable_text(call.name), storable_json(call.arguments))

@@ -8,7 +8,7 @@ import asyncio  # noqa: TID251  only it knows of a cancellation that no scope as
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,17 +22,18 @@ from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.errors import AttemptError, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
-from pgrun.run._tool_calls import ToolCalls
-from pgrun.run.base import RunMetrics
+from pgrun.run.base import RunMetrics, ToolExecution
 from pgrun.run.context import RunContext
+from pgrun.run.conversation import Past
 from pgrun.run.definition import AgentDefinition
+from pgrun.run.execution import Execution
 from pgrun.run.journal import Journal
-from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
+from pgrun.worker.state import begin_state, told_to
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -73,7 +74,7 @@ class Attempt:
         """What the run has used until now, before and in this attempt; None for a task, which uses nothing that costs."""
         if self._claimed.kind == "task":
             return None
-        used = self._work.turns.metrics if isinstance(self._work, _AgentWork) else RunMetrics()
+        used = self._work.metrics if isinstance(self._work, _AgentWork) else RunMetrics()
         total = _read_metrics(self._claimed) + used + RunMetrics(duration=time.monotonic() - self._started)
         return total.model_dump(exclude_defaults=True)
 
@@ -82,7 +83,7 @@ class Attempt:
         """What this attempt has called until now; None if nothing."""
         if not isinstance(self._work, _AgentWork):
             return None
-        return [each.model_dump(exclude_none=True) for each in self._work.turns.calls.executions] or None
+        return [each.model_dump(exclude_none=True) for each in self._work.executed] or None
 
     async def decide(self) -> Decision:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
@@ -110,7 +111,9 @@ class Attempt:
         if verbs is None:
             return _AgentWork(claimed, definition, Journal(), [])
         journal = await open_journal(verbs, claimed, lambda: self.metrics)
-        return _AgentWork(claimed, definition, journal, await read_history(verbs, claimed, definition.history_runs))
+        past = await read_history(verbs, claimed, definition)
+        await begin_state(verbs, claimed, definition, journal)
+        return _AgentWork(claimed, definition, journal, past)
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
@@ -166,30 +169,37 @@ class _TaskWork:
 class _AgentWork:
     """Turns with a model."""
 
-    def __init__(
-        self, claimed: Claimed, definition: AgentDefinition, journal: Journal, history: Sequence[tuple[Any, Any, bool]]
-    ) -> None:
+    def __init__(self, claimed: Claimed, definition: AgentDefinition, journal: Journal, past: Sequence[Past]) -> None:
         self.policy = definition.retry
-        output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
-        calls = ToolCalls(definition.tools, _context(claimed), journal)
-        self.turns = Turns(
-            definition.model, definition.messages(from_json(claimed.input), history), output, calls=calls
-        )
+        self._output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
+        data, told = from_json(claimed.input), told_to(claimed)
+        context = _context(claimed, told)
+        self._execution = Execution(definition, self._output, data, context, journal, past, told.get("media", ()))
+
+    @property
+    def metrics(self) -> RunMetrics:
+        return self._execution.metrics
+
+    @property
+    def executed(self) -> Sequence[ToolExecution]:
+        return self._execution.turns.calls.executions
 
     @property
     def heard(self) -> int:
-        return self.turns.calls.journal.heard
+        return self._execution.journal.heard
 
     def last_answer(self) -> dict[str, Any] | None:
-        step = self.turns.last_step()
+        step = self._execution.last_step()
         return vars(step) if step else None
 
     async def execute(self) -> tuple[Any, str]:
-        return await self.turns.take(), self.turns.output.name if self.turns.output else "str"
+        return await self._execution.take(), self._output.name if self._output else "str"
 
 
-def _context(claimed: Claimed) -> RunContext:
+def _context(claimed: Claimed, told: Mapping[str, Any]) -> RunContext:
     return RunContext(
+        user_id=told.get("user_id"),
+        dependencies=told.get("dependencies", {}),
         run_id=claimed.run_id,
         session_id=claimed.session_id,
         agent_name=claimed.name,

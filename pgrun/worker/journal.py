@@ -1,7 +1,7 @@
 """The journal of a run in the database: read when an attempt takes over, written step by step, with the attempt's fence."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -10,6 +10,7 @@ from pydantic_core import from_json
 from pgrun.db.verbs import Claimed, Verbs
 from pgrun.errors import DatabaseUnavailable, LeaseLost, PgrunError
 from pgrun.run.journal import Journal, Step
+from pgrun.run.state import Change
 from pgrun.worker.history import patiently
 
 _log = logging.getLogger("pgrun.worker")
@@ -46,11 +47,17 @@ class _StoredJournal(Journal):
         self.said = [message["content"] for message in steering]
 
     async def keep(self, step: Step) -> None:
+        await self.change(step, ())
+
+    async def change(self, step: Step, changes: Sequence[Change]) -> None:
         while True:
             try:
-                kept = await self._verbs.record_step(self._claimed, **vars(step), metrics=self._metrics())
+                kept = await self._verbs.record_step(
+                    self._claimed, **vars(step), metrics=self._metrics(), changes=changes
+                )
                 if kept is not None:
                     self.learn(kept.steering or [])
+                    self.state = self.state if kept.state is None else kept.state
                     return
             except (
                 DatabaseUnavailable

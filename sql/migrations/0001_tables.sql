@@ -66,6 +66,8 @@ create table pgrun.jobs (
     metrics             jsonb not null default '{}',
     tools               jsonb,
     steering            jsonb check (jsonb_typeof(steering) = 'array'),
+    context             jsonb check (jsonb_typeof(context) = 'object'),
+    state_undo          jsonb check (jsonb_typeof(state_undo) = 'object'),
     metadata            jsonb not null default '{}',
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
@@ -102,6 +104,8 @@ comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and 
 comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
 comment on column pgrun.jobs.steering is 'What was said to the run while it was open, see pgrun.steer: a list of message_id, content and sent_at, which only grows. Null: nothing.';
+comment on column pgrun.jobs.context is 'What an agent is told beside the input: user_id, dependencies, session_state (merged into that of the session when the run begins), images, files. Null: nothing.';
+comment on column pgrun.jobs.state_undo is 'What the run has changed in the state of its session: of each key the value before and after, for a rollback. Null: nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
@@ -123,7 +127,7 @@ create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not 
 create table pgrun.steps (
     run_id      uuid not null references pgrun.jobs on delete cascade,
     step        int not null check (step > 0),
-    kind        text not null check (kind in ('model_call', 'tool_call', 'message')),
+    kind        text not null check (kind in ('model_call', 'tool_call', 'message', 'state', 'hook')),
     name        text not null,
     attempt     smallint not null,
     data        jsonb not null,
@@ -134,10 +138,10 @@ create table pgrun.steps (
 comment on table  pgrun.steps is 'The journal of runs, append only: what an attempt that takes over need not do and pay for again. The last answer of a completed run is in jobs alone.';
 comment on column pgrun.steps.run_id is 'Whose step it is.';
 comment on column pgrun.steps.step is 'Its place in the run, counted from 1 in the order in which steps began.';
-comment on column pgrun.steps.kind is 'A call of the model or of a tool, or messages that were said to the run and heard here.';
-comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool; steer for messages.';
+comment on column pgrun.steps.kind is 'A call of the model or of a tool; messages that were said to the run and heard here; changes of the session''s state before it began; a hook.';
+comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool or hook; steer for messages, session_state for its state.';
 comment on column pgrun.steps.attempt is 'The attempt that did it.';
-comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool; a list of texts.';
+comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool; a list of texts; a list of changes; the input or content that a hook left.';
 comment on column pgrun.steps.duration is 'Seconds it took.';
 comment on column pgrun.steps.finished_at is 'It was recorded.';
 
@@ -159,6 +163,7 @@ create table pgrun.sessions (
     session_id    text primary key,
     session_table text,
     last_seq      bigint not null default 0,
+    state         jsonb not null default '{}' check (jsonb_typeof(state) = 'object'),
     created_at    timestamptz not null default now(),
     updated_at    timestamptz not null default now()
 );
@@ -166,7 +171,8 @@ comment on table  pgrun.sessions is 'One row per conversation. Its row lock orde
 comment on column pgrun.sessions.session_id is 'Id of the session, unique in this schema.';
 comment on column pgrun.sessions.session_table is 'The session_table of the PostgresDb that started it, whose view of that name shows it; null: none was given.';
 comment on column pgrun.sessions.last_seq is 'session_seq of the run submitted last.';
-comment on column pgrun.sessions.created_at is 'First run submitted.';
+comment on column pgrun.sessions.state is 'What tools want to find again in later runs; agents call it session_state.';
+comment on column pgrun.sessions.created_at is 'First run submitted, or state set.';
 comment on column pgrun.sessions.updated_at is 'Latest run submitted.';
 
 create table pgrun.queues (

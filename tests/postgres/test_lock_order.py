@@ -1,5 +1,6 @@
 """Sessions before jobs, and whoever must take them the other way round yields: nobody ever ends in a deadlock."""
 
+import json
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -37,7 +38,7 @@ class Someone:
             *(self.submit, self.submit, self.submit, self.end_some, self.end_some, self.end_some),
             *(self.end_in_a_batch, self.cancel, self.cancel, self.retry_ended, self.retry_ended, self.delete),
             *(self.try_again, self.give_back, self.rescue, self.die_and_come_back, self.open_sessions, self.leave),
-            *(self.prune, self.forget_workers),
+            *(self.prune, self.forget_workers, self.change_state),
         )
         step = self._random.choice(steps)
         try:
@@ -61,6 +62,7 @@ class Someone:
                 "output_schema": "",
                 "content_type": "",
                 "metadata": "{}",
+                "context": "",
             },
         )
 
@@ -88,6 +90,13 @@ class Someone:
             perform(
                 self._conn, "retry_run", run_id=row["run_id"], fence=row["fence"], delay=0, error="{}", metrics="{}"
             )
+
+    def change_state(self) -> None:
+        """As a tool does; the run goes on."""
+        for row in self._claim():
+            step = {"number": 1, "kind": "state", "name": "x", "data": "{}", "duration": 0, "metrics": ""}
+            changes = json.dumps([{"path": ["x"], "op": "add", "value": 1}])
+            perform(self._conn, "record_changes", run_id=row["run_id"], fence=row["fence"], **step, changes=changes)
 
     def give_back(self) -> None:
         claimed = self._claim()

@@ -125,7 +125,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     "get": ("get_run", lambda conn: {"run_id": some_ids(conn, "completed", 1)[0]}, {"jobs_pkey"}),
     "history": (
         "get_history",
-        lambda conn: {"session_id": "s7", "run_id": some_ids(conn, "pending", 1)[0], "runs": 3},
+        lambda conn: {"session_id": "s7", "run_id": some_ids(conn, "pending", 1)[0], "runs": 3, "with_steps": True},
         {"jobs_history", "jobs_pkey"},
     ),
     "record step": (

@@ -43,6 +43,7 @@ _CALL = {name: _SUBMITTED[name] for name in ("name", "queue", "priority", "delay
 SAMPLES: dict[str, dict[str, str]] = {
     "beat_worker": {"worker_id": WORKER, "draining": "false", "blocked": "0"},
     "cancel_run": {"run_id": RUN},
+    "change_session_state": {"session_id": "s", "changes": '[{"path": ["a"], "op": "set", "value": 1}]'},
     "claim_runs": {
         **{"worker_id": WORKER, "queues": "{default,mail}", "names": "{}", "slots": "5"},
         **{"from_priorities": "{-32768,0}", "from_dues": "{-Infinity,1790000000.5}"},
@@ -61,9 +62,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
     "forget_workers": {},
-    "get_history": {"session_id": "s", "run_id": RUN, "runs": "3"},
+    "get_history": {"session_id": "s", "run_id": RUN, "runs": "3", "with_steps": "true"},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
+    "get_session_state": {"session_id": "s"},
     "get_steps": {"run_id": RUN},
     "get_worker_status": {},
     "is_served": {"queue": "default", "names": "{}"},
@@ -73,6 +75,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "open_sessions": {},
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
     "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
+    "record_changes": {
+        **{"run_id": RUN, "fence": "1", "number": "1", "kind": "state", "name": "session_state", "data": "{}"},
+        **{"duration": "0", "metrics": "", "changes": "[]"},
+    },
     "record_step": {
         **{"run_id": RUN, "fence": "1", "number": "1", "kind": "model_call", "name": "gpt-5-mini"},
         **{"data": "{}", "duration": "0.5", "metrics": ""},
@@ -100,7 +106,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "submit_run": {
         **_SUBMITTED,
         **{"run_id": "00000000-0000-7000-8000-00000000cccc", "kind": "task"},
-        **{"session_table": "", "parent_run_id": "", "content_type": ""},
+        **{"session_table": "", "parent_run_id": "", "content_type": "", "context": ""},
     },
 }
 

@@ -9,7 +9,7 @@ from pgrun import Agent, OpenAIResponses, PostgresDb, SessionBusy
 
 async def main(way: str, times: int) -> None:
     db = PostgresDb(worker="external")
-    agent = Agent(name="Interrupting", model=OpenAIResponses("gpt-5-mini"), multitask=way, db=db)  # type: ignore[arg-type]
+    agent = Agent(name="Interrupting", model=OpenAIResponses("gpt-5-mini"), multitask=way, db=db)  # type: ignore[call-overload]
     async with db:
         for number in range(times):
             try:
