@@ -11,6 +11,7 @@ from pgrun.run._foreign import advice
 from pgrun.run._storable import find_unstorable, to_jsonable
 from pgrun.run.media import File, Image, media_of
 
+_OBJECTS = ("dependencies", "session_state")
 _CENTURY = 100 * 366 * 86_400
 _SMALLINT = 32767
 
@@ -121,7 +122,7 @@ def _context(told: Mapping[str, Any]) -> dict[str, Any] | None:
     """What a run is told beside its input, as it is stored."""
     media = media_of(told["images"], told["files"])
     user_id = None if told["user_id"] is None else check_name("user_id", told["user_id"])
-    objects = {name: _check_object(name, told[name]) for name in ("dependencies", "session_state") if told[name]}
+    objects = {name: _check_object(name, told[name]) for name in _OBJECTS if told[name] is not None}
     found = {"user_id": user_id, **objects, "media": media}
     return {name: value for name, value in found.items() if value} or None
 
