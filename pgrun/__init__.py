@@ -149,5 +149,12 @@ def _make_task(*args: Any, **options: Any) -> Any:
     return Task(*args, **options)
 
 
+def _cancel_run(run_id: str) -> Coroutine[Any, Any, bool | None]:
+    from pgrun.agent import cancel_anywhere
+
+    return cancel_anywhere(run_id)
+
+
 _hosting.embedded_worker = _serve_embedded
+_hosting.cancel_run = _cancel_run
 _hosting.make_task = _make_task

@@ -24,6 +24,7 @@ from pgrun.db.verbs import NewRun
 from pgrun.errors import PgrunError, SessionBusy, UsageError
 from pgrun.run._storable import to_jsonable
 from pgrun.run.base import RunOutput, RunStatus, output_from_row, result_of
+from pgrun.run.cancel import is_unwanted
 from pgrun.run.inline import execute_here
 from pgrun.run.options import AgentRunOptions, Choices, check_multitask, check_name, choose_for_agent
 from pgrun.run.output import OutputSchema, known_type
@@ -32,6 +33,8 @@ from pgrun.run.state import Change, merging
 T = TypeVar("T")
 S = TypeVar("S")
 Row = Mapping[str, Any]
+
+_NEVER = 86_400.0 * 365
 
 _registry: dict[str, "Agent[Any]"] = {}
 
@@ -304,7 +307,11 @@ class Agent(Generic[T]):
         if db not in self._declared_in:
             await self.adeclare()
         began = time.monotonic()
-        created_at = await db.submit(run)
+        if is_unwanted(run.run_id):  # stored all the same, so that whoever asks for it finds out what became of it
+            created_at = await db.submit(run._replace(delay=_NEVER))
+            await self.acancel_run(run.run_id)
+        else:
+            created_at = await db.submit(run)
         if created_at is None:  # submitted before under this run_id: the answer to an idempotent caller
             row = await (await db.connected()).verbs.get(run.run_id)
             if row is not None:
@@ -340,6 +347,14 @@ class Agent(Generic[T]):
 def registered_agents() -> dict[str, Agent[Any]]:
     """The agents this process has declared, by name; of two with one name the later."""
     return dict(_registry)
+
+
+async def cancel_anywhere(run_id: str) -> bool | None:
+    """Cancels a run in whichever database of this process's agents it is; whether it did, None if it is in none."""
+    for db in {agent.db for agent in _registry.values() if agent.db is not None}:
+        with suppress(PgrunError):
+            return await (await db.connected()).verbs.cancel(run_id) in ("cancelled", "cancelling")
+    return None
 
 
 def _check_name_is_its_own(agent: Agent[Any]) -> None:

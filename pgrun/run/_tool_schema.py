@@ -71,7 +71,8 @@ class Signature:
 
 
 def _is_context(parameter: inspect.Parameter) -> bool:
-    return parameter.annotation is RunContext or RunContext in get_args(parameter.annotation)
+    named = parameter.name == "run_context" and parameter.annotation is Any
+    return named or parameter.annotation is RunContext or RunContext in get_args(parameter.annotation)
 
 
 def _check(parameter: inspect.Parameter, what: str) -> None:
