@@ -153,6 +153,7 @@ class Verbs:
         """
         as_json = ("input", "metadata", "definition", "output_schema")
         params = {key: _json_or_none(value) if key in as_json else value for key, value in values.items()}
+        params.setdefault("multitask", None)
         params["run_id"] = params.get("run_id") or new_run_id()
         row = await self._runtime.fetch_one("submit_by_name", params)
         assert row is not None

@@ -48,7 +48,8 @@ def state_of(conn: Conn, session_id: str = "s") -> Any:
 
 
 async def ask(agent: Agent[str], **options: Any) -> str:
-    return await (await agent.arun("?", session_id="s", background=True, **options)).aresult(timeout=10)
+    answer: str = await (await agent.arun("?", session_id="s", background=True, **options)).aresult(timeout=10)
+    return answer
 
 
 async def test_what_a_tool_changes_is_there_for_the_next_tool_and_the_next_run(db: PostgresDb, conn: Conn) -> None:
@@ -201,13 +202,8 @@ async def test_an_interruption_takes_nothing_back(db: PostgresDb, conn: Conn) ->
 
 def some_state(chance: random.Random, depth: int = 2) -> dict[str, Any]:
     def value() -> Any:
-        kinds = [
-            lambda: chance.randint(-3, 3),
-            lambda: chance.choice("xyz"),
-            lambda: None,
-            lambda: [chance.randint(0, 3)],
-        ]
-        return some_state(chance, depth - 1) if depth and chance.random() < 0.4 else chance.choice(kinds)()
+        plain = [chance.randint(-3, 3), chance.choice("xyz"), None, [chance.randint(0, 3)]]
+        return some_state(chance, depth - 1) if depth and chance.random() < 0.4 else chance.choice(plain)
 
     return {key: value() for key in "abc" if chance.random() < 0.7}
 
