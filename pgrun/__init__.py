@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pgrun.errors import ContentFiltered as ContentFiltered
     from pgrun.errors import DatabaseError as DatabaseError
     from pgrun.errors import DatabaseUnavailable as DatabaseUnavailable
+    from pgrun.errors import HookFailed as HookFailed
     from pgrun.errors import LeaseLost as LeaseLost
     from pgrun.errors import ModelCallLost as ModelCallLost
     from pgrun.errors import ModelRefused as ModelRefused
@@ -28,10 +29,12 @@ if TYPE_CHECKING:
     from pgrun.errors import PgrunError as PgrunError
     from pgrun.errors import QuotaExceeded as QuotaExceeded
     from pgrun.errors import RunCancelled as RunCancelled
+    from pgrun.errors import RunEnded as RunEnded
     from pgrun.errors import RunError as RunError
     from pgrun.errors import RunFailed as RunFailed
     from pgrun.errors import RunNotFound as RunNotFound
     from pgrun.errors import SchemaMismatch as SchemaMismatch
+    from pgrun.errors import SessionBusy as SessionBusy
     from pgrun.errors import ToolFailed as ToolFailed
     from pgrun.errors import TurnLimitExceeded as TurnLimitExceeded
     from pgrun.errors import UsageError as UsageError
@@ -45,7 +48,10 @@ if TYPE_CHECKING:
     from pgrun.run.base import RunStatus as RunStatus
     from pgrun.run.base import ToolExecution as ToolExecution
     from pgrun.run.context import RunContext as RunContext
+    from pgrun.run.context import RunInput as RunInput
     from pgrun.run.event import RunEvent as RunEvent
+    from pgrun.run.media import File as File
+    from pgrun.run.media import Image as Image
     from pgrun.run.requirement import RunRequirement as RunRequirement
     from pgrun.run.tools import Tool as Tool
     from pgrun.run.tools import tool as tool
@@ -61,6 +67,9 @@ __all__ = [
     "ContentFiltered",
     "DatabaseError",
     "DatabaseUnavailable",
+    "File",
+    "HookFailed",
+    "Image",
     "LeaseLost",
     "ModelCallLost",
     "ModelRefused",
@@ -77,15 +86,18 @@ __all__ = [
     "Run",
     "RunCancelled",
     "RunContext",
+    "RunEnded",
     "RunError",
     "RunEvent",
     "RunFailed",
+    "RunInput",
     "RunMetrics",
     "RunNotFound",
     "RunOutput",
     "RunRequirement",
     "RunStatus",
     "SchemaMismatch",
+    "SessionBusy",
     "Settings",
     "Task",
     "Tool",
@@ -100,6 +112,8 @@ __all__ = [
 
 _HOMES = {
     "Agent": "pgrun.agent",
+    "File": "pgrun.run.media",
+    "Image": "pgrun.run.media",
     "OpenAIChat": "pgrun.models.openai_chat",
     "OpenAIResponses": "pgrun.models.openai",
     "PostgresDb": "pgrun.db.postgres",
@@ -107,6 +121,7 @@ _HOMES = {
     "Run": "pgrun.run.base",
     "RunContext": "pgrun.run.context",
     "RunEvent": "pgrun.run.event",
+    "RunInput": "pgrun.run.context",
     "RunMetrics": "pgrun.run.base",
     "RunOutput": "pgrun.run.base",
     "RunRequirement": "pgrun.run.requirement",
@@ -144,5 +159,12 @@ def _make_task(*args: Any, **options: Any) -> Any:
     return Task(*args, **options)
 
 
+def _cancel_run(run_id: str) -> Coroutine[Any, Any, bool | None]:
+    from pgrun.agent import cancel_anywhere
+
+    return cancel_anywhere(run_id)
+
+
 _hosting.embedded_worker = _serve_embedded
+_hosting.cancel_run = _cancel_run
 _hosting.make_task = _make_task

@@ -29,8 +29,10 @@ async def stop_left_calls(verbs: Verbs, left: Sequence[LeftCall], find: Find) ->
 async def _stop(verbs: Verbs, left: LeftCall, find: Find) -> None:
     try:
         definition = find(left.name, left.definition)
-        if definition is not None and isinstance(definition.model, BackgroundModel):
-            await definition.model.stop(left.response_id)
+        asked = (definition.model, definition.parser_model) if definition is not None else ()
+        if models := [model for model in asked if isinstance(model, BackgroundModel)]:
+            for model in models:  # nobody noted which of them it is from
+                await model.stop(left.response_id)
             await verbs.forget_left_call(left)
     except PgrunError as error:
         _log.warning("%s of run %s is not stopped at its provider yet: %s", left.response_id, left.run_id, error)

@@ -13,6 +13,11 @@ T = TypeVar("T")
 _thread = LoopThread("pgrun-sync")
 
 
+def start_sync(function: Callable[..., Coroutine[Any, Any, Any]], *args: Any) -> None:
+    """Calls a coroutine function without waiting for it; what it raises is lost."""
+    _thread.start(function, *args)
+
+
 def run_sync(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Calls a coroutine function from code without an event loop and waits for its result; Ctrl-C cancels it.
 

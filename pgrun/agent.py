@@ -5,39 +5,39 @@ and whichever worker claims it finds its whole definition there.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache, partial
-from typing import Any, Generic, Literal, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 from uuid import uuid4
 from weakref import WeakSet
 
 import anyio
 from pydantic_core import from_json
 
+from pgrun._agent_options import AgentOptions, check_names, definition_of
 from pgrun._ids import check_run_id
 from pgrun._stopping import stop_left_calls
 from pgrun._sync import iterate_sync, run_sync
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.verbs import NewRun
 from pgrun.db.waiting import not_found
-from pgrun.errors import PgrunError, UsageError
-from pgrun.models.base import Model
-from pgrun.models.openai import OpenAIResponses
-from pgrun.retry import RetryPolicy
+from pgrun.errors import PgrunError, SessionBusy, UsageError
 from pgrun.run._storable import to_jsonable
-from pgrun.run._toolset import MAX_TURNS, toolset_of
-from pgrun.run.base import RunOutput, output_from_row, result_of
+from pgrun.run.base import RunOutput, RunStatus, output_from_row, result_of
+from pgrun.run.cancel import is_unwanted
 from pgrun.run.children import AgentTool
-from pgrun.run.definition import AgentDefinition, lines_of
+from pgrun.run.definition import AgentDefinition
 from pgrun.run.event import RunEvent, check_after
 from pgrun.run.inline import check_nobody_is_waited_for, execute_here
 from pgrun.run.inline_stream import stream_here
-from pgrun.run.options import Choices, RunOptions, check_name, choose
+from pgrun.run.options import AgentRunOptions, Choices, check_multitask, check_name, choose_for_agent
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.run.partial import shape_of
 from pgrun.run.requirement import RunRequirement, mark_stored, not_stored
+from pgrun.run.state import Change, merging
 from pgrun.streaming import read_events
 
 T = TypeVar("T")
@@ -45,51 +45,18 @@ S = TypeVar("S")
 Row = Mapping[str, Any]
 Requirements = Iterable[RunRequirement]
 
+_NEVER = 86_400.0 * 365
+
 _registry: dict[str, "Agent[Any]"] = {}
-
-
-class AgentOptions(TypedDict, total=False):
-    """Keyword arguments of `Agent` beside its output schema; see there."""
-
-    name: str
-    model: Model | str | None
-    db: PostgresDb | None
-    description: str | None
-    instructions: str | Sequence[str]
-    tools: Iterable["Callable[..., Any] | Agent[Any]"] | None
-    tool_call_limit: int | None
-    tool_choice: str | Mapping[str, Any] | None
-    max_turns: int
-    add_history_to_context: bool
-    num_history_runs: int
-    holds_session_while_paused: bool
-    queue: str
-    retry: RetryPolicy | None
 
 
 class Agent(Generic[T]):
     """A named definition of how to answer: a model, what it is told, and the type of its answers.
 
     Args:
-        name: Shown everywhere, and the name by which SQL submits runs.
-        model: For example ``OpenAIResponses(id="gpt-5-mini")``, or just that id.
-        db: Where runs are stored; without it only foreground runs are possible, and they leave no trace.
-        description: First part of the system prompt: who the agent is.
-        instructions: Second part; several are shown as a list.
-        tools: What the model may call before it answers: functions, plain or decorated with ``@tool``, and other agents. They
-            are code, so the runs of such an agent need a worker that has imported it; give it a name of its own, by which that
-            worker finds them.
-        tool_call_limit: How many calls a run may make; the model is told of those that were not executed any more.
-        tool_choice: Whether the first answer may or has to be a call: `auto`, `none`, `required` or the name of a tool.
-        max_turns: After so many answers of the model without an end the run fails.
-        add_history_to_context: Whether the model is shown what was said in the session before.
-        num_history_runs: By how many completed runs, at most; of each the input and the answer.
-        holds_session_while_paused: Whether the next run of a session waits while one waits for a person. If not, one that goes on
-            then comes before all that wait, and after the one that has started meanwhile.
         output_schema: Type of the answers: Pydantic model, dataclass, TypedDict, list, union or scalar; or a JSON schema as a
             dict. None: plain text.
-        queue: The queue of its runs.
-        retry: When failed attempts are repeated.
+        **options: See `AgentOptions`.
 
     Raises:
         UsageError: An argument cannot be; for a type that the provider's strict mode cannot carry it names the field.
@@ -101,48 +68,30 @@ class Agent(Generic[T]):
     def __init__(self: "Agent[S]", *, output_schema: type[S], **options: Unpack[AgentOptions]) -> None: ...
     @overload
     def __init__(self: "Agent[Any]", *, output_schema: Any, **options: Unpack[AgentOptions]) -> None: ...
-    def __init__(
-        self,
-        *,
-        name: str = "Agent",
-        model: Model | str | None = None,
-        db: PostgresDb | None = None,
-        description: str | None = None,
-        instructions: str | Sequence[str] = (),
-        tools: Iterable["Callable[..., Any] | Agent[Any]"] | None = None,
-        tool_call_limit: int | None = None,
-        tool_choice: str | Mapping[str, Any] | None = None,
-        max_turns: int = MAX_TURNS,
-        add_history_to_context: bool = False,
-        num_history_runs: int = 3,
-        holds_session_while_paused: bool = True,
-        output_schema: Any = None,
-        queue: str = "default",
-        retry: RetryPolicy | None = None,
-    ) -> None:
+    def __init__(self, *, output_schema: Any = None, **options: Any) -> None:
+        name, queue = options.get("name", "Agent"), options.get("queue", "default")
+        check_names(name, options)
         check_name("Agent.name", name)
         check_name("Agent.queue", queue)
-        if model is None:
+        db = options.get("db")
+        if options.get("model") is None:
             raise UsageError(f'Agent "{name}" needs a model, for example model=OpenAIResponses(id="gpt-5-mini")')
         if db is not None and not isinstance(db, PostgresDb):
             raise UsageError(f'Agent "{name}": db must be a PostgresDb, not {type(db).__name__}')
-        if add_history_to_context and db is None:
+        if options.get("add_history_to_context") and db is None:
             raise UsageError(f'Agent "{name}": add_history_to_context needs a db, where the history is')
-        self.name = name
-        self.queue = queue
-        self.db = db
-        self.definition = AgentDefinition(
-            model=_model_of(model),
-            description=description,
-            instructions=lines_of(instructions),
-            retry=retry or RetryPolicy(),
-            tools=toolset_of(tools, call_limit=tool_call_limit, choice=tool_choice, max_turns=max_turns),
-            history_runs=num_history_runs if add_history_to_context else 0,
-            holds_session=holds_session_while_paused,
+        self.name: str = name
+        self.queue: str = queue
+        self.db: PostgresDb | None = db
+        self.multitask = check_multitask("multitask", options.get("multitask") or "enqueue")
+        self.definition = definition_of(options)
+        own = choose_for_agent(
+            {each: options.get(each) for each in ("user_id", "metadata")}, **self._defaults(), metadata={}
         )
+        self._metadata, self._context = own.metadata, own.context or {}
         self.output_schema = _schema_of(output_schema)
         # As JSON, once: it goes into every run, and a worker of this process recognises the agent by it. None for an agent with
-        # tools, whose runs are recognised by its name alone.
+        # code, whose runs are recognised by its name alone.
         self.stored_definition: dict[str, Any] | None = (
             to_jsonable(self.definition.to_json(), name=f'Agent "{name}"') if self.definition.travels else None
         )
@@ -160,7 +109,7 @@ class Agent(Generic[T]):
         stream: Literal[True],
         background: Literal[False] = False,
         output_schema: Any = None,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> AsyncGenerator[RunEvent, None]: ...
     @overload
     def arun(
@@ -170,7 +119,7 @@ class Agent(Generic[T]):
         output_schema: None = None,
         background: bool = False,
         stream: Literal[False] = False,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> Coroutine[Any, Any, RunOutput[T]]: ...
     @overload
     def arun(
@@ -180,7 +129,7 @@ class Agent(Generic[T]):
         output_schema: type[S],
         background: bool = False,
         stream: Literal[False] = False,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> Coroutine[Any, Any, RunOutput[S]]: ...
     @overload
     def arun(
@@ -190,7 +139,7 @@ class Agent(Generic[T]):
         output_schema: Any,
         background: bool = False,
         stream: Literal[False] = False,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> Coroutine[Any, Any, RunOutput[Any]]: ...
     @overload
     def arun(
@@ -200,7 +149,7 @@ class Agent(Generic[T]):
         output_schema: None = None,
         background: Literal[True],
         stream: bool,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> Coroutine[Any, Any, RunOutput[T]]: ...
     @overload
     def arun(
@@ -210,7 +159,7 @@ class Agent(Generic[T]):
         output_schema: type[S],
         background: Literal[True],
         stream: bool,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> Coroutine[Any, Any, RunOutput[S]]: ...
     def arun(
         self,
@@ -219,7 +168,7 @@ class Agent(Generic[T]):
         output_schema: Any = None,
         background: bool = False,
         stream: bool = False,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> Any:
         """Asks the agent.
 
@@ -229,7 +178,7 @@ class Agent(Generic[T]):
             background: Return as soon as the run is stored, with status pending; ``await run.aresult()`` gives the answer.
             stream: In the foreground not to be awaited, but iterated: ``async for event in agent.arun("…", stream=True)``. In
                 the background the model tells its answer piece by piece from the start, for whoever reads `RunOutput.aevents`.
-            **options: See `RunOptions`.
+            **options: See `AgentRunOptions`.
 
         Returns:
             In the foreground the completed run, or the paused one if it waits for a person (see `acontinue_run`), or with
@@ -237,6 +186,7 @@ class Agent(Generic[T]):
 
         Raises:
             UsageError: The input cannot be stored, or an option cannot be; nothing was submitted.
+            SessionBusy: Its session has an open run, and `multitask` is `reject`; nothing was submitted.
             RunFailed: The foreground run ended in `error`; with `stream` after its last event.
             RunCancelled: Someone cancelled the foreground run; with `stream` after its last event.
             DatabaseError: The run could not be stored.
@@ -253,7 +203,7 @@ class Agent(Generic[T]):
         stream: Literal[True],
         background: Literal[False] = False,
         output_schema: Any = None,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> Iterator[RunEvent]: ...
     @overload
     def run(
@@ -263,7 +213,7 @@ class Agent(Generic[T]):
         output_schema: None = None,
         background: bool = False,
         stream: Literal[False] = False,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> RunOutput[T]: ...
     @overload
     def run(
@@ -273,7 +223,7 @@ class Agent(Generic[T]):
         output_schema: type[S],
         background: bool = False,
         stream: Literal[False] = False,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> RunOutput[S]: ...
     @overload
     def run(
@@ -283,7 +233,7 @@ class Agent(Generic[T]):
         output_schema: Any,
         background: bool = False,
         stream: Literal[False] = False,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> RunOutput[Any]: ...
     @overload
     def run(
@@ -293,7 +243,7 @@ class Agent(Generic[T]):
         output_schema: None = None,
         background: Literal[True],
         stream: bool,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> RunOutput[T]: ...
     @overload
     def run(
@@ -303,7 +253,7 @@ class Agent(Generic[T]):
         output_schema: type[S],
         background: Literal[True],
         stream: bool,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> RunOutput[S]: ...
     def run(
         self,
@@ -312,7 +262,7 @@ class Agent(Generic[T]):
         output_schema: Any = None,
         background: bool = False,
         stream: bool = False,
-        **options: Unpack[RunOptions],
+        **options: Unpack[AgentRunOptions],
     ) -> Any:
         """The same as `arun`, for code without an event loop."""
         ask: Any = partial(
@@ -396,16 +346,65 @@ class Agent(Generic[T]):
         Raises:
             RunNotFound: There is no such run.
         """
-        verbs = (await self._needs_db().connected()).verbs
-        state = await verbs.cancel(check_run_id(run_id))
-        if state == "cancelled":  # nobody executes it
-            left = await verbs.take_left_calls([*_registry], run_id=run_id)
-            await stop_left_calls(verbs, left, known_definition)
-        return state in ("cancelled", "cancelling")
+        return await _cancel(self._needs_db(), check_run_id(run_id))
 
     def cancel_run(self, run_id: str) -> bool:
         """The same as `acancel_run`, for code without an event loop."""
         return run_sync(self.acancel_run, run_id)
+
+    async def asteer(self, run_id: str, message: str) -> RunStatus:
+        """Says something to a run that is under way: the model reads it before its next answer, also if it was about to end.
+
+        Returns:
+            The status of the run. One that is pending hears it when it begins, after its input.
+
+        Raises:
+            RunEnded: It has ended, or is being cancelled.
+            RunNotFound: There is no such run.
+            UsageError: It executes a task, or the message cannot be stored.
+        """
+        db = self._needs_db()
+        return RunStatus(await (await db.connected()).verbs.steer(check_run_id(run_id), check_name("message", message)))
+
+    def steer(self, run_id: str, message: str) -> RunStatus:
+        """The same as `asteer`, for code without an event loop."""
+        return run_sync(self.asteer, run_id, message)
+
+    async def aget_session_state(self, session_id: str) -> dict[str, Any]:
+        """The state of a session as it is now, see `RunContext.session_state`; empty for one that nobody knows."""
+        return await (await self._needs_db().connected()).verbs.session_state(check_name("session_id", session_id))
+
+    def get_session_state(self, session_id: str) -> dict[str, Any]:
+        """The same as `aget_session_state`, for code without an event loop."""
+        return run_sync(self.aget_session_state, session_id)
+
+    async def aset_session_state(self, session_id: str, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Puts another state in place of the one that is there, and returns it.
+
+        Raises:
+            UsageError: It cannot be stored; the message has the path.
+        """
+        return await self._change_state(session_id, [{"path": [], "op": "set", "value": _state(state)}])
+
+    def set_session_state(self, session_id: str, state: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as `aset_session_state`, for code without an event loop."""
+        return run_sync(self.aset_session_state, session_id, state)
+
+    async def aupdate_session_state(self, session_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Sets these values in it, object by object, and returns all of it; what is not mentioned stays.
+
+        Raises:
+            UsageError: They cannot be stored; the message has the path.
+        """
+        return await self._change_state(session_id, merging(_state(values)))
+
+    def update_session_state(self, session_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The same as `aupdate_session_state`, for code without an event loop."""
+        return run_sync(self.aupdate_session_state, session_id, values)
+
+    async def _change_state(self, session_id: str, changes: list[Change]) -> dict[str, Any]:
+        verbs = (await self._needs_db().connected()).verbs
+        return await verbs.change_session_state(check_name("session_id", session_id), changes)
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> AgentTool:
         """This agent as a tool of another one: each call is a run of its own, with the caller's as its parent.
@@ -418,10 +417,7 @@ class Agent(Generic[T]):
 
     def child(self, request: str, *, run_id: str, parent_run_id: str, priority: int) -> NewRun:
         """The run by which another run asks this agent; workers submit it."""
-        given: RunOptions = {"run_id": run_id, "priority": priority}
-        choices = choose(
-            given, queue=self.queue, max_attempts=self.definition.retry.max_attempts, session_id=str(uuid4())
-        )
+        choices = self._choose({"run_id": run_id, "priority": priority})
         run = self._new_run(request, self.output_schema, choices)
         return run._replace(parent_run_id=parent_run_id)
 
@@ -535,7 +531,7 @@ class Agent(Generic[T]):
                 await agent.adeclare(db)
 
     async def _ask(
-        self, input: Any, output_schema: Any, options: RunOptions, *, background: bool, streams: bool
+        self, input: Any, output_schema: Any, options: AgentRunOptions, *, background: bool, streams: bool
     ) -> RunOutput[Any]:
         data, schema, choices = self._checked(input, output_schema, options)
         if self.db is None:
@@ -543,28 +539,42 @@ class Agent(Generic[T]):
                 raise UsageError(
                     f'Agent "{self.name}" has no db: background runs need one, for example PostgresDb("embedded:")'
                 )
-            check_nobody_is_waited_for(self.name, self.definition.tools)
             return await execute_here(self.name, self.definition, schema, data, choices)
         run = self._new_run(data, schema, choices)._replace(streams=streams)
         if background:
             return await self._submit(self.db, run, schema)
         return await self._complete(self.db, run, schema)
 
-    def _tell(self, input: Any, output_schema: Any, options: RunOptions) -> AsyncGenerator[RunEvent, None]:
+    def _tell(self, input: Any, output_schema: Any, options: AgentRunOptions) -> AsyncGenerator[RunEvent, None]:
         data, schema, choices = self._checked(input, output_schema, options)
         if self.db is None:
-            check_nobody_is_waited_for(self.name, self.definition.tools)
             return stream_here(self.name, self.definition, schema, data, choices)
         run = self._new_run(data, schema, choices)._replace(streams=True)
         return self._stream(self.db, run, schema)
 
     def _checked(
-        self, input: Any, output_schema: Any, options: RunOptions
+        self, input: Any, output_schema: Any, options: AgentRunOptions
     ) -> tuple[Any, OutputSchema[Any] | None, Choices]:
-        choices = choose(
-            options, queue=self.queue, max_attempts=self.definition.retry.max_attempts, session_id=str(uuid4())
-        )
-        return to_jsonable(input), _schema_of(output_schema) or self.output_schema, choices
+        choices = self._choose(options)
+        data, schema = to_jsonable(input), _schema_of(output_schema) or self.output_schema
+        if self.db is None:
+            check_nobody_is_waited_for(self.name, self.definition.tools)
+            if choices.multitask:
+                raise UsageError(f'Agent "{self.name}" has no db, so no session is ever busy: multitask= needs one')
+        return data, schema, choices
+
+    def _choose(self, options: AgentRunOptions) -> Choices:
+        choices = choose_for_agent(options, **self._defaults(), metadata=self._metadata)
+        return replace(choices, context={**self._context, **(choices.context or {})} or None)
+
+    def _defaults(self) -> dict[str, Any]:
+        """What runs are told unless they say so themselves."""
+        return {
+            "queue": self.queue,
+            "max_attempts": self.definition.retry.max_attempts,
+            "session_id": str(uuid4()),
+            "multitask": self.multitask,
+        }
 
     def _new_run(self, data: Any, schema: OutputSchema[Any] | None, choices: Choices) -> NewRun:
         return NewRun(
@@ -583,7 +593,11 @@ class Agent(Generic[T]):
         if db not in self._declared_in:
             await self.adeclare()
         began = time.monotonic()
-        created_at = await db.submit(run)
+        if is_unwanted(run.run_id):  # stored all the same, so that whoever asks for it finds out what became of it
+            created_at = await db.submit(run._replace(delay=_NEVER))
+            await self.acancel_run(run.run_id)
+        else:
+            created_at = await db.submit(run)
         if created_at is None:  # submitted before under this run_id: the answer to an idempotent caller
             row = await (await db.connected()).verbs.get(run.run_id)
             if row is not None:
@@ -594,7 +608,7 @@ class Agent(Generic[T]):
     async def _complete(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
         try:
             settled = await _settled(await self._submit(db, run, schema))
-        except UsageError:  # nothing was submitted
+        except (UsageError, SessionBusy):  # nothing was submitted
             raise
         except BaseException:
             await self._cancel_unheard(run.run_id)
@@ -609,7 +623,7 @@ class Agent(Generic[T]):
             async with aclosing(submitted.aevents()) as events:
                 async for event in events:
                     yield event
-        except UsageError:  # nothing was submitted
+        except (UsageError, SessionBusy):  # nothing was submitted
             raise
         except BaseException:
             await self._cancel_unheard(run.run_id)
@@ -658,6 +672,24 @@ def known_definition(name: str, stored: str | None) -> AgentDefinition | None:
     return None if stored is None else _stored_definition(stored)
 
 
+async def cancel_anywhere(run_id: str) -> bool | None:
+    """Cancels a run in whichever database of this process's agents it is; whether it did, None if it is in none."""
+    for db in {agent.db for agent in _registry.values() if agent.db is not None}:
+        with suppress(PgrunError):
+            return await _cancel(db, run_id)
+    return None
+
+
+async def _cancel(db: PostgresDb, run_id: str) -> bool:
+    """Whether the run is cancelled or being cancelled."""
+    verbs = (await db.connected()).verbs
+    state = await verbs.cancel(run_id)
+    if state == "cancelled":  # nobody executes it
+        left = await verbs.take_left_calls([*_registry], run_id=run_id)
+        await stop_left_calls(verbs, left, known_definition)
+    return state in ("cancelled", "cancelling")
+
+
 @lru_cache(maxsize=256)
 def _parsed(definition: str) -> Any:
     return from_json(definition)
@@ -670,8 +702,8 @@ def _stored_definition(definition: str) -> AgentDefinition:
 
 def _check_name_is_its_own(agent: Agent[Any]) -> None:
     """Refuses a run that a worker of this process, which knows agents with tools by name, would execute with other tools."""
-    other, tools = _registry[agent.name], agent.definition.tools.tools
-    if tools and [each.function for each in tools] != [each.function for each in other.definition.tools.tools]:
+    code = agent.definition.code
+    if code and code != _registry[agent.name].definition.code:
         raise UsageError(
             f'another agent with the name "{agent.name}" was declared after this one, with other tools, and workers tell them '
             "apart by name: give each a name of its own, and declare it once"
@@ -736,12 +768,11 @@ def _read(db: PostgresDb, row: Row, schema: OutputSchema[Any] | None) -> RunOutp
     return output_from_row(row, content, _Handle(db, schema))
 
 
-def _model_of(model: object) -> Model:
-    if isinstance(model, str):
-        return OpenAIResponses(model)
-    if isinstance(model, type) or not isinstance(model, Model):
-        raise UsageError(f'model={model!r}: give a model, for example OpenAIResponses(id="gpt-5-mini"), or its id')
-    return model
+def _state(values: Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(values, Mapping):
+        raise UsageError(f"session_state: a dict, not {values!r:.100}")
+    state: dict[str, Any] = to_jsonable(values, name="session_state")
+    return state
 
 
 def _schema_of(output_schema: Any) -> OutputSchema[Any] | None:

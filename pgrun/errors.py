@@ -4,11 +4,13 @@
 
     PgrunError
     ├── UsageError                    the call itself is wrong: fix the code or the input
+    ├── SessionBusy                   the session has an open run, and the new one was not to wait for it
     ├── DatabaseError
     │   ├── DatabaseUnavailable       no connection, or it broke and did not come back in time
     │   └── SchemaMismatch            the tables are missing, older or newer than this pgrun
     ├── RunError                      about one run
     │   ├── RunNotFound
+    │   ├── RunEnded                  it has ended, and the call was meant for an open one
     │   ├── RunFailed                 it ended in `error`
     │   ├── RunCancelled              it ended in `cancelled`
     │   └── WaitTimeout               it did not end in time (also a TimeoutError)
@@ -23,6 +25,7 @@
         ├── OutputTruncated           permanent: the answer hit the token limit
         ├── OutputInvalid             permanent: the answer does not match its type, also after repair
         ├── ToolFailed                permanent: a tool said that the run cannot go on
+        ├── HookFailed                permanent: a hook raised
         ├── TurnLimitExceeded         permanent: the model came to no end
         ├── BudgetExceeded
         └── LeaseLost                 another worker has taken over; nothing is written
@@ -39,6 +42,20 @@ class PgrunError(Exception):
 
 class UsageError(PgrunError, ValueError):
     """The call, its arguments or its input cannot be accepted; nothing was stored."""
+
+
+class SessionBusy(PgrunError):
+    """A run with ``multitask="reject"`` met an open one in its session; nothing was stored, and trying again later is right.
+
+    Attributes:
+        session_id: The session.
+        run_id: The run that is open in it.
+    """
+
+    def __init__(self, message: str, *, session_id: str, run_id: str) -> None:
+        super().__init__(message)
+        self.session_id = session_id
+        self.run_id = run_id
 
 
 class DatabaseError(PgrunError):
@@ -69,6 +86,10 @@ class RunError(PgrunError):
 
 class RunNotFound(RunError):
     """No run with this id exists: it was never committed, or it has been deleted."""
+
+
+class RunEnded(RunError):
+    """The run has ended already; nothing was changed."""
 
 
 class RunFailed(RunError):
@@ -162,6 +183,10 @@ class OutputInvalid(AttemptError):
 
 class ToolFailed(AttemptError):
     """Raised by a tool to end the run, which cannot go on; any other exception of a tool is shown to the model instead."""
+
+
+class HookFailed(AttemptError):
+    """A pre-hook, a post-hook or callable instructions raised; the message has the exception."""
 
 
 class TurnLimitExceeded(AttemptError):

@@ -117,6 +117,8 @@ class Task(Generic[P, R]):
         """
         if self._like.run_id:
             raise UsageError("run_id= is for one run; many runs get ids of their own")
+        if self._like.multitask:
+            raise UsageError("multitask= is for one run; many runs of a session queue up")
         calls = [*calls]
         data = self.arguments.dump_many(calls)
         run_ids = new_run_ids(len(calls))  # they are due at one moment, and the ids decide who comes first
@@ -151,6 +153,8 @@ class Task(Generic[P, R]):
     def _choose(self, options: RunOptions) -> NewRun:
         """What the runs have in common; the run_id is empty unless it was chosen."""
         choices = choose(options, queue=self.queue, max_attempts=self.retry.max_attempts, session_id=None)
+        if choices.multitask and choices.session_id is None:
+            raise UsageError(f"multitask={choices.multitask!r} needs session_id=, the session that may be busy")
         like = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
         return like if options.get("run_id") else like._replace(run_id="")
 

@@ -14,7 +14,7 @@ app = typer.Typer(
 )
 for command in (
     *(demo.demo, operate.migrate, operate.worker),
-    *(runs.submit, runs.ls, runs.show, runs.wait, streams.tail, runs.cancel, runs.retry),
+    *(runs.submit, runs.ls, runs.show, runs.wait, streams.tail, runs.steer, runs.cancel, runs.retry),
     *(decide.approve, decide.reject),
     *(operate.prune, operate.stats),
 ):

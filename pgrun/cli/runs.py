@@ -1,4 +1,4 @@
-"""Commands about runs: submit, ls, show, wait, cancel, retry."""
+"""Commands about runs: submit, ls, show, wait, steer, cancel, retry."""
 
 import json
 from datetime import timedelta
@@ -39,6 +39,10 @@ def submit(
         Path | None, typer.Option(help="File with the JSON schema of the answer.", show_default=False)
     ] = None,
     run_id: Annotated[str | None, typer.Option(help="A UUID of your own.", show_default=False)] = None,
+    multitask: Annotated[
+        str,
+        typer.Option(help="If its session is busy: enqueue, reject, interrupt, rollback or parallel."),
+    ] = "enqueue",
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
     as_json: AsJson = False,
@@ -47,6 +51,7 @@ def submit(
 
     async def command() -> None:
         from pgrun._ids import check_run_id
+        from pgrun.run.options import check_multitask
 
         values = {
             "name": name,
@@ -60,6 +65,7 @@ def submit(
             "definition": _definition(model, instructions),
             "output_schema": _output_schema(output_schema),
             "run_id": run_id and check_run_id(run_id),
+            "multitask": check_multitask("--multitask", multitask),
         }
         async with open_db(database_url, schema, create_schema=True) as db:
             submitted = await (await db.connected()).verbs.submit_by_name(values)
@@ -161,6 +167,30 @@ def cancel(
     _each(run_ids, "cancel", database_url, schema, as_json)
 
 
+def steer(
+    run_id: RunId,
+    message: Annotated[str, typer.Argument(help="What the model is to read before its next answer.")],
+    database_url: DatabaseUrl = None,
+    schema: Schema = "pgrun",
+    as_json: AsJson = False,
+) -> None:
+    """Say something to an open run of an agent."""
+
+    async def command() -> None:
+        from pgrun._ids import check_run_id
+        from pgrun.run.options import check_name
+
+        async with open_db(database_url, schema) as db:
+            verbs = (await db.connected()).verbs
+            status = await verbs.steer(check_run_id(run_id), check_name("MESSAGE", message))
+        if as_json:
+            show_json({"run_id": run_id, "status": status})
+        else:
+            typer.echo(f"{run_id} {status}")
+
+    run(command)
+
+
 def retry(run_ids: RunIds, database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False) -> None:
     """Make failed or cancelled runs due again, with all their attempts."""
     _each(run_ids, "retry_ended", database_url, schema, as_json)
@@ -251,5 +281,7 @@ def _output_schema(path: Path | None) -> dict[str, Any] | None:
 def _result(step: Row) -> str:
     """What came of a step, in a word or two: of a tool what the model was shown, of a model what it said or wants to call."""
     data = step["data"]
+    if step["kind"] == "message":
+        return " / ".join(data)
     wanted = ", ".join(call["name"] for call in data.get("calls", ()))
     return str(data.get("result") or data.get("error") or data.get("text") or (wanted and f"calls {wanted}"))

@@ -1,9 +1,20 @@
 """What a failed statement means: worth repeating or not, and in which of our words the caller hears of it."""
 
+import re
+
 import psycopg
 from psycopg import errors as pg
 
-from pgrun.errors import DatabaseError, DatabaseUnavailable, PgrunError, RunNotFound, SchemaMismatch, UsageError
+from pgrun.errors import (
+    DatabaseError,
+    DatabaseUnavailable,
+    PgrunError,
+    RunEnded,
+    RunNotFound,
+    SchemaMismatch,
+    SessionBusy,
+    UsageError,
+)
 
 # The server is there but not for us now: shutting down, starting, demoted by a failover, out of connections; or it
 # chose our statement to break a deadlock.
@@ -49,6 +60,12 @@ def translated(error: BaseException, shown: str) -> PgrunError:
         case psycopg.Error(sqlstate="PGR02"):
             hint = error.diag.message_hint
             return UsageError(f"{words}. {hint}" if hint else words)
+        case psycopg.Error(sqlstate="PGR03"):
+            return SessionBusy(
+                words, **_named(r'session "(?P<session_id>.*)" is busy: its run (?P<run_id>\S+) is', words)
+            )
+        case psycopg.Error(sqlstate="PGR04"):
+            return RunEnded(words, **_named(r"run (?P<run_id>\S+) has ended", words))
         case pg.InsufficientPrivilege():
             return DatabaseError(f"{shown}: {words}. Connect as a role that may, or have an owner run: pgrun migrate")
         case psycopg.DataError():
@@ -61,6 +78,13 @@ def translated(error: BaseException, shown: str) -> PgrunError:
             return DatabaseError(f"{shown} does not let us in: {words}. Check user, password and database in the URL")
         case _:
             return DatabaseError(f"{shown}: {words}")
+
+
+def _named(pattern: str, words: str) -> dict[str, str]:
+    """What a message of ours speaks of."""
+    match = re.match(pattern, words, re.DOTALL)
+    assert match is not None, words
+    return match.groupdict()
 
 
 def _first_line(error: BaseException) -> str:

@@ -3,11 +3,12 @@
 Workers and agents speak to the queue through this class only. Rows are dicts with the names of the columns.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from pydantic_core import to_json
 
@@ -31,6 +32,7 @@ class NewRun(NamedTuple):
     queue: str = "default"
     session_id: str | None = None
     session_table: str | None = None
+    multitask: str | None = None
     parent_run_id: str | None = None
     priority: int = 0
     delay: float = 0.0
@@ -40,6 +42,7 @@ class NewRun(NamedTuple):
     content_type: str | None = None
     metadata: Mapping[str, Any] = MappingProxyType({})
     streams: bool = False
+    context: dict[str, Any] | None = None
 
 
 class Claimed(NamedTuple):
@@ -65,6 +68,9 @@ class Claimed(NamedTuple):
     """Of agents only."""
     streams: bool = False
     """Whether somebody reads along."""
+    steering: str | None = None
+    """Of agents only, like what follows."""
+    context: str | None = None
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
@@ -95,6 +101,10 @@ class Ending:
     error: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     keeps_call: bool = False
+    heard: int = 0
+    """How much of what was said to the run it has heard; with more it does not complete."""
+    answer: Callable[[], dict[str, Any] | None] | None = None
+    """Of an agent: its last answer as a step, should it have to go on after it; None if that is recorded."""
 
 
 class Told(NamedTuple):
@@ -149,6 +159,15 @@ class WorkerCard:
     lease: float
 
 
+class Kept(NamedTuple):
+    """What a run learns when it records a step."""
+
+    steering: list[dict[str, Any]] | None
+    """All that has been said to it until now, see `jobs.steering`."""
+    state: dict[str, Any] | None = None
+    """Of its session, if the step changed it."""
+
+
 class Verbs:
     """The transitions and looks of one database in one event loop."""
 
@@ -188,6 +207,7 @@ class Verbs:
         """
         as_json = ("input", "metadata", "definition", "output_schema")
         params = {key: _json_or_none(value) if key in as_json else value for key, value in values.items()}
+        params.setdefault("multitask", None)
         params["run_id"] = params.get("run_id") or new_run_id()
         row = await self._runtime.fetch_one("submit_by_name", params)
         assert row is not None
@@ -338,12 +358,47 @@ class Verbs:
         data: Any,
         duration: float,
         metrics: dict[str, Any] | None,
-    ) -> bool:
-        """Adds a step to the journal of a run, and what the run has used until then; False if the claim was stale."""
+        changes: Sequence[Mapping[str, Any]] = (),
+    ) -> "Kept | None":
+        """Adds a step to the journal of a run, and what the run has used until then; None if the claim was stale.
+
+        With `changes` of the state of its session, see `change_session_state.sql`, which are made if the step is new.
+        """
         params = {"number": number, "kind": kind, "name": name, "data": _json(data), "duration": duration}
         held = {"run_id": claimed.run_id, "fence": claimed.fence, "metrics": _json_or_none(metrics)}
-        ((is_held,),) = await self._runtime.fetch_tuples("record_step", {**params, **held})
-        return bool(is_held)
+        if changes:
+            rows = await self._runtime.fetch_tuples("record_changes", {**params, **held, "changes": _json(changes)})
+        else:
+            rows = await self._runtime.fetch_tuples("record_step", {**params, **held})
+        return Kept(*rows[0]) if rows else None
+
+    async def release_unheard(self, ending: Ending) -> str | None:
+        """Gives back a run that must not end before it has heard what was said to it; its status, None if it is not so."""
+        step = (ending.answer and ending.answer()) or {
+            "number": None,
+            "kind": "",
+            "name": "",
+            "data": None,
+            "duration": 0,
+        }
+        params = {
+            **step,
+            "number": step["number"] and str(step["number"]),
+            "data": _json_or_none(step["data"]),
+            "run_id": ending.claimed.run_id,
+            "fence": ending.claimed.fence,
+            "heard": ending.heard,
+            "metrics": _json_or_none(ending.metrics),
+        }
+        row = await self._runtime.fetch_one("release_unheard", params)
+        return None if row is None else str(row["status"])
+
+    async def steer(self, run_id: str, message: str) -> str:
+        """Says something to an open run; returns its status."""
+        params = {"run_id": run_id, "message": message, "message_id": str(uuid4())}
+        row = await self._runtime.fetch_one("steer_run", params)
+        assert row is not None
+        return str(row["status"])
 
     async def begin_step(self, claimed: Claimed, *, number: int, name: str, times: int) -> bool:
         """Notes that a step begins whose repeat would do harm, and how often by now; False if the claim was stale."""
@@ -422,11 +477,23 @@ class Verbs:
         """Says that an answer has been stopped at its provider."""
         await self._runtime.fetch("forget_left_call", {"run_id": left.run_id, "response_id": left.response_id})
 
-    async def history(self, session_id: str, *, before: str, runs: int) -> list[tuple[Any, Any]]:
-        """Input and output of the last so many completed runs of a session that come before a run, the earliest first."""
-        params = {"session_id": session_id, "run_id": before, "runs": runs}
-        rows = await self._runtime.fetch_tuples("get_history", params)
-        return [(run_input, output) for run_input, output in reversed(rows)]
+    async def history(self, session_id: str, *, before: str, runs: int, with_steps: bool = False) -> list[Row]:
+        """The last so many runs of a session that count and come before a run, the earliest first; see `get_history.sql`."""
+        params = {"session_id": session_id, "run_id": before, "runs": runs, "with_steps": with_steps}
+        return (await self._runtime.fetch("get_history", params))[::-1]
+
+    async def session_state(self, session_id: str) -> dict[str, Any]:
+        """The state of a session; empty if there is no such session."""
+        row = await self._runtime.fetch_one("get_session_state", {"session_id": session_id})
+        return row["state"] if row else {}
+
+    async def change_session_state(self, session_id: str, changes: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Changes it piece by piece and returns it; see `change_session_state.sql`."""
+        params = {"session_id": session_id, "changes": _json(changes)}
+        row = await self._runtime.fetch_one("change_session_state", params)
+        assert row is not None
+        state: dict[str, Any] = row["state"]
+        return state
 
     async def watch(self, run_id: str) -> str:
         """Begins the stream of a run, if nobody has yet; returns its status."""
@@ -579,6 +646,7 @@ def _columns(run: NewRun) -> dict[str, Any]:
     columns["input"] = _json(run.input)
     columns["definition"] = _json_or_none(run.definition)
     columns["output_schema"] = _json_or_none(run.output_schema)
+    columns["context"] = _json_or_none(run.context)
     columns["metadata"] = _json(run.metadata) if run.metadata else "{}"
     return columns
 
@@ -610,6 +678,8 @@ def _ending(ending: Ending) -> str:
         members.append(f'"tools":{_json(ending.tools)}')
     if ending.keeps_call:
         members.append('"call":true')
+    if ending.heard:
+        members.append(f'"heard":{ending.heard}')
     return ",".join(members) + "}"
 
 

@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
+from pgrun.errors import ModelRejected
+from pgrun.models._openai_fields import data_url
 from pgrun.models.base import Message, ModelRequest, OutputFormat, ToolCall, ToolSpec
 
 StructuredOutput = Literal["json_schema", "json_object", "prompt"]
 
-_FINAL = "Your final answer has to be one JSON object that follows this JSON Schema, with nothing before or after it:\n{schema}"
+FINAL = "Your final answer has to be one JSON object that follows this JSON Schema, with nothing before or after it:\n{schema}"
 
 
 def chat_messages(request: ModelRequest, shown: OutputFormat | None) -> list[dict[str, Any]]:
@@ -21,7 +23,7 @@ def chat_messages(request: ModelRequest, shown: OutputFormat | None) -> list[dic
     prompts = [message.content for message in takewhile(lambda message: message.role == "system", request.messages)]
     others = map(_message, request.messages[len(prompts) :])
     if shown is not None:
-        prompts.append(_FINAL.format(schema=json.dumps(shown.schema, ensure_ascii=False)))
+        prompts.append(FINAL.format(schema=json.dumps(shown.schema, ensure_ascii=False)))
     return [_said("system", "\n\n".join(prompts)), *others] if prompts else [*others]
 
 
@@ -50,6 +52,9 @@ def _message(message: Message) -> dict[str, Any]:
     """Made of text and calls only: `items` may be of another provider, and thoughts have no place in this API."""
     if message.role == "tool":
         return {"role": "tool", "tool_call_id": message.call_id, "content": message.content}
+    if message.media:
+        said = [{"type": "text", "text": message.content}] if message.content else []
+        return {"role": message.role, "content": [*said, *map(_part, message.media)]}
     if not message.calls:
         return _said(message.role, message.content)
     return {
@@ -57,6 +62,20 @@ def _message(message: Message) -> dict[str, Any]:
         "content": message.content or None,
         "tool_calls": [_call(call) for call in message.calls],
     }
+
+
+def _part(media: dict[str, Any]) -> dict[str, Any]:
+    """An image or a file.
+
+    Raises:
+        ModelRejected: It is a file at a URL, which this API does not take.
+    """
+    if media["type"] == "image":
+        detail = {"detail": media["detail"]} if "detail" in media else {}
+        return {"type": "image_url", "image_url": {"url": media.get("url") or data_url(media), **detail}}
+    if "url" in media:
+        raise ModelRejected("Chat Completions take no files by URL: give content= or filepath=, or use OpenAIResponses")
+    return {"type": "file", "file": {"filename": media["filename"], "file_data": data_url(media)}}
 
 
 def _said(role: str, content: str) -> dict[str, Any]:

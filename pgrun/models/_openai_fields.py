@@ -1,6 +1,9 @@
-"""Reads what the SDK hands out, which is constructed from whatever came: nothing in it is certain, whatever its types promise."""
+"""Reads what the SDK hands out, which is constructed from whatever came: nothing in it is certain, whatever its types promise.
 
-from collections.abc import Iterator
+And writes the one field that both APIs have in common.
+"""
+
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,6 +35,11 @@ def usage_of(answer: Any, input_name: str, output_name: str) -> RunMetrics:
         cached_tokens=given(used, f"{input_name}_tokens_details", "cached_tokens") or 0,
         reasoning_tokens=given(used, f"{output_name}_tokens_details", "reasoning_tokens") or 0,
     )
+
+
+def data_url(media: Mapping[str, Any]) -> str:
+    """The content of an image or file, as both APIs take it."""
+    return f"data:{media['mime_type']};base64,{media['data']}"
 
 
 @contextmanager

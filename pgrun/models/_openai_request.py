@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from pgrun.models._openai_fields import data_url
 from pgrun.models.base import Message, ToolSpec
 
 _ROLES = {"system": "developer", "user": "user", "assistant": "assistant"}
@@ -29,6 +30,23 @@ def chosen(name: str) -> dict[str, Any]:
     return {"type": "function", "name": name}
 
 
+def _content(message: Message) -> str | list[dict[str, Any]]:
+    if not message.media:
+        return message.content
+    said = [{"type": "input_text", "text": message.content}] if message.content else []
+    return [*said, *map(_part, message.media)]
+
+
+def _part(media: dict[str, Any]) -> dict[str, Any]:
+    """An image or a file; what is not said is left to the provider."""
+    if media["type"] == "image":
+        detail = {"detail": media["detail"]} if "detail" in media else {}
+        return {"type": "input_image", "image_url": media.get("url") or data_url(media), **detail}
+    if "url" in media:
+        return {"type": "input_file", "file_url": media["url"]}
+    return {"type": "input_file", "filename": media["filename"], "file_data": data_url(media)}
+
+
 def _items(message: Message) -> Iterator[dict[str, Any]]:
     if message.items:
         yield from message.items
@@ -36,6 +54,6 @@ def _items(message: Message) -> Iterator[dict[str, Any]]:
         yield {"type": "function_call_output", "call_id": message.call_id, "output": message.content}
     else:
         if message.content or not message.calls:
-            yield {"role": _ROLES[message.role], "content": message.content}
+            yield {"role": _ROLES[message.role], "content": _content(message)}
         for call in message.calls:
             yield {"type": "function_call", "call_id": call.call_id, "name": call.name, "arguments": call.arguments}

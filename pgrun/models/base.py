@@ -36,6 +36,8 @@ class Message:
         call_id: Which call a tool's result answers.
         items: Content and calls once more, just as the provider sent them. To that provider they are sent instead of the two,
             because a model that reasons goes on better when it finds its own thoughts again; others ignore them.
+        media: Images and files that belong to what a user says: `type` (image or file), `url` or `data` (base64), and what is
+            known of `mime_type`, `filename`, `detail`.
     """
 
     role: Literal["system", "user", "assistant", "tool"]
@@ -43,6 +45,7 @@ class Message:
     calls: tuple[ToolCall, ...] = ()
     call_id: str | None = None
     items: tuple[dict[str, Any], ...] = ()
+    media: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,10 +64,14 @@ TOOL_CHOICES = ("auto", "none", "required")
 
 @dataclass(frozen=True)
 class OutputFormat:
-    """The JSON Schema that an answer has to follow, in the subset that strict mode accepts."""
+    """The JSON Schema that an answer has to follow, in the subset that strict mode accepts.
+
+    With `json_mode` the provider is not to enforce it, but only that the answer is JSON; the prompt shows the schema.
+    """
 
     name: str
     schema: Mapping[str, Any]
+    json_mode: bool = False
 
 
 class Watch:

@@ -4,6 +4,7 @@ The SDK only carries the request: its retries are off, because the queue retries
 a paid answer away when the answer does not fit.
 """
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,6 +14,7 @@ from typing import Any
 import anyio
 
 from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable
+from pgrun.models._chat_request import FINAL
 from pgrun.models._openai_answer import response_from
 from pgrun.models._openai_client import Endpoint, endpoint_of, too_late
 from pgrun.models._openai_failures import names
@@ -21,7 +23,7 @@ from pgrun.models._openai_model import OpenAIModel
 from pgrun.models._openai_request import chosen, described, input_items
 from pgrun.models._openai_tools import tool_arguments
 from pgrun.models._responses_call import ResponsesCall
-from pgrun.models.base import ModelRequest, ModelResponse, Watch
+from pgrun.models.base import Message, ModelRequest, ModelResponse, Watch
 from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
 
 # These models think before they answer and want their responses stored; for others `store` is left to the account.
@@ -126,7 +128,7 @@ class OpenAIResponses(OpenAIModel):
         options = {name: value for name, value in self._options.items() if name != "background"}
         body: dict[str, Any] = {
             "model": self.id,
-            "input": input_items(request.messages),
+            "input": input_items(_shown(request)),
             "reasoning": _reasoning(options),
             **tool_arguments(request, described, chosen),
         }
@@ -197,6 +199,14 @@ async def _left_off(call: ResponsesCall, late: ModelUnavailable) -> Any:
     raise late
 
 
+def _shown(request: ModelRequest) -> tuple[Message, ...]:
+    """The conversation; in JSON mode the schema is shown before it, because the provider is not told of it."""
+    if request.output is None or not request.output.json_mode:
+        return request.messages
+    schema = json.dumps(request.output.schema, ensure_ascii=False)
+    return (Message("system", FINAL.format(schema=schema)), *request.messages)
+
+
 def _reasoning(options: dict[str, Any]) -> dict[str, Any]:
     given = {"effort": options.pop("reasoning_effort", None), "summary": options.pop("reasoning_summary", None)}
     return {**options.pop("reasoning", {}), **{name: value for name, value in given.items() if value is not None}}
@@ -206,5 +216,6 @@ def _text(request: ModelRequest, options: dict[str, Any]) -> dict[str, Any]:
     text = {"verbosity": options.pop("verbosity")} if "verbosity" in options else {}
     if request.output is not None:
         output = request.output
-        text["format"] = {"type": "json_schema", "name": output.name, "schema": output.schema, "strict": True}
+        schema = {"type": "json_schema", "name": output.name, "schema": output.schema, "strict": True}
+        text["format"] = {"type": "json_object"} if output.json_mode else schema
     return text

@@ -111,6 +111,8 @@ class OpenAIChat(OpenAIModel):
         """The arguments of ``chat.completions.create`` for a request."""
         options = dict(self._options)
         form: StructuredOutput = options.pop("structured_output")
+        if form == "json_schema" and request.output is not None and request.output.json_mode:
+            form = "json_object"
         if not request.tools:
             options.pop("parallel_tool_calls", None)
         body = {

@@ -28,6 +28,7 @@ from pgrun.run.children import AgentTool, Children, ChildrenOpen
 from pgrun.run.context import RunContext
 from pgrun.run.journal import Journal, Step
 from pgrun.run.requirement import RunPaused, RunRequirement
+from pgrun.run.state import Change, storable_changes, view_of
 from pgrun.run.stream import Stream
 
 _log = logging.getLogger("pgrun.run")
@@ -120,8 +121,10 @@ class ToolCalls:
         execution = self.executions[place]
         try:
             async with slots:
-                await self._execute(execution, call, number, replace(self.context, idempotency_key=self._keys[place]))
-            await self._keep(_step(number, execution))
+                view = view_of(self.journal.state)
+                context = replace(self.context, idempotency_key=self._keys[place], view=view)
+                changes = await self._execute(execution, call, number, context)
+            await self._keep(_step(number, execution), changes)
             self._tell_of(number, execution)
             self.stream.called_tool(execution)
         except _Waits as wait:
@@ -140,13 +143,13 @@ class ToolCalls:
                 execution.error = "CancelledError: the call was cancelled before it had a result"
                 await self._keep(_step(step, execution))
 
-    async def _keep(self, step: Step) -> None:
+    async def _keep(self, step: Step, changes: Sequence[Change] = ()) -> None:
         """Records a call that has ended, also when the attempt is stopped just then: or nobody would know that it has."""
         try:
-            await self.journal.keep(step)
+            await self.journal.change(step, changes)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(_LAST_WORD, shield=True):
-                await self.journal.keep(step)
+                await self.journal.change(step, changes)
             raise
 
     def _tell_of(self, number: int, execution: ToolExecution) -> None:
@@ -175,10 +178,16 @@ class ToolCalls:
         taken = {key for key, each in zip(self._keys, self.executions, strict=False) if each.error is None}
         return next(key for number in count(1) if (key := f"{this}/{number}") not in taken)
 
-    async def _execute(self, execution: ToolExecution, call: ToolCall, number: int, context: RunContext) -> None:
+    async def _execute(
+        self, execution: ToolExecution, call: ToolCall, number: int, context: RunContext
+    ) -> list[Change]:
+        """Fills in what came of a call; returns what it has changed in the state of the session."""
         began = time.monotonic()
         try:
-            execution.result = await self._call(execution, call, number, context)
+            result = await self._call(execution, call, number, context)
+            changes = storable_changes(context.view)
+            execution.result = result
+            return changes
         except (_Waits, ChildrenOpen, LeaseLost):
             raise
         except _NoResult as error:
@@ -191,6 +200,7 @@ class ToolCalls:
             execution.error = _told(error)
         finally:
             execution.duration = time.monotonic() - began
+        return []
 
     async def _call(self, execution: ToolExecution, call: ToolCall, number: int, context: RunContext) -> str:
         tool = self.toolset.find(call.name)

@@ -63,6 +63,11 @@ class Signature:
         self.schema, self.is_strict = _strictest(plain, name, strict)
         self.fields = _fields(_described(self._input, asked, descriptions))
 
+    @property
+    def wants_context(self) -> bool:
+        """Whether a parameter is filled in with the context of the run."""
+        return bool(self._filled)
+
     def load(self, arguments: str, context: RunContext) -> dict[str, Any]:
         """The keyword arguments of a call, from the JSON that the model wrote and the run.
 
@@ -84,7 +89,8 @@ class Signature:
 
 
 def _is_context(parameter: inspect.Parameter) -> bool:
-    return parameter.annotation is RunContext or RunContext in get_args(parameter.annotation)
+    named = parameter.name == "run_context" and parameter.annotation is Any
+    return named or parameter.annotation is RunContext or RunContext in get_args(parameter.annotation)
 
 
 def _check(parameter: inspect.Parameter, what: str) -> None:

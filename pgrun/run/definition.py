@@ -1,60 +1,104 @@
 """What an agent is, as data: it travels with each of its runs, so that a worker without user code can execute them.
 
-An agent with tools is code; its runs go to workers that have imported it and know it by its name.
+Tools, hooks and whatever else is code stays where it was imported; runs of an agent with code go to workers that know it by name.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from pgrun.errors import UsageError
 from pgrun.models.base import Message, Model, load_model
 from pgrun.retry import RetryPolicy
+from pgrun.run._code import Code
 from pgrun.run._toolset import Toolset
+from pgrun.run.conversation import Past, Prompt, conversation
 
-_ROLES = ("system", "user", "assistant")
-_ALIASES = {"developer": "system"}
+_TEXTS = ("description", "expected_output", "additional_context", "parser_model_prompt")
+_SWITCHES = (
+    *("markdown", "add_dependencies_to_context", "add_session_state_to_context", "add_tools_to_history"),
+    "use_json_mode",
+)
+_OBJECTS = ("dependencies", "session_state")
 
 
 @dataclass(frozen=True)
 class AgentDefinition:
-    """Model, prompts, retry policy and tools of an agent.
+    """Model, prompts, retry policy, tools and hooks of an agent; the fields are as the options of `Agent`.
 
     Attributes:
         history_runs: How many runs of its session it is shown.
         holds_session: Whether its session waits while a run is paused, which only runs with tools ever are.
+        session_state: What the state of a session begins with; None if the agent has no use for it.
     """
 
     model: Model
     description: str | None = None
-    instructions: tuple[str, ...] = ()
+    instructions: tuple[str, ...] | Code = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     tools: Toolset = field(default_factory=Toolset)
     history_runs: int = 0
     holds_session: bool = True
+    add_tools_to_history: bool = False
+    expected_output: str | None = None
+    additional_context: str | None = None
+    markdown: bool = False
+    dependencies: Mapping[str, Any] = field(default_factory=dict)
+    add_dependencies_to_context: bool = False
+    session_state: Mapping[str, Any] | None = None
+    add_session_state_to_context: bool = False
+    parser_model: Model | None = None
+    parser_model_prompt: str | None = None
+    use_json_mode: bool = False
+    pre_hooks: tuple[Code, ...] = ()
+    post_hooks: tuple[Code, ...] = ()
 
     def __post_init__(self) -> None:
-        if not isinstance(self.description, str | None):
-            raise UsageError(f"description: a text, not {self.description!r:.100}")
+        for name in _TEXTS:
+            _check(name, getattr(self, name), str | None, "a text")
+        for name in _SWITCHES:
+            _check(name, getattr(self, name), bool, "True or False")
+        for name in _OBJECTS:
+            _check(name, getattr(self, name), Mapping | None, "a dict")
         if not isinstance(self.history_runs, int) or self.history_runs < 0:
             raise UsageError(f"num_history_runs={self.history_runs!r}: how many runs, a whole number")
 
     @property
+    def code(self) -> tuple[Callable[..., Any], ...]:
+        """Every function in it, which only those have who imported it."""
+        instructions = (self.instructions,) if isinstance(self.instructions, Code) else ()
+        dependencies = (each for each in self.dependencies.values() if isinstance(each, Code))
+        used = (*self.tools.tools, *instructions, *dependencies, *self.pre_hooks, *self.post_hooks)
+        return tuple(each.function for each in used)
+
+    @property
     def travels(self) -> bool:
-        """Whether it can be stored: tools are code, which only those who imported it have."""
-        return not self.tools.tools
+        """Whether it can be stored."""
+        return not self.code
+
+    @property
+    def uses_state(self) -> bool:
+        """Whether a run of it may ask for the state of its session."""
+        return (
+            self.session_state is not None
+            or self.add_session_state_to_context
+            or any(each.wants_context for each in self.tools.tools)
+            or len(self.code) > len(self.tools.tools)
+        )
 
     def to_json(self) -> dict[str, Any]:
-        """JSON data to store in `jobs.definition`, without the tools; what is at its default is left out."""
+        """JSON data to store in `jobs.definition`, without the code; what is at its default is left out."""
         retry = asdict(self.retry)
         given = {
-            "description": self.description,
-            "instructions": list(self.instructions),
+            "instructions": [] if isinstance(self.instructions, Code) else list(self.instructions),
             "retry": {name: value for name, value in retry.items() if value != getattr(RetryPolicy(), name)},
             "history_runs": self.history_runs,
+            "parser_model": self.parser_model and self.parser_model.definition(),
+            **{name: getattr(self, name) for name in (*_TEXTS, *_SWITCHES, *_OBJECTS)},
         }
-        return {"model": self.model.definition()} | {name: value for name, value in given.items() if value}
+        return {"model": self.model.definition()} | {
+            name: value for name, value in given.items() if value or (name == "session_state" and value is not None)
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "AgentDefinition":
@@ -65,36 +109,37 @@ class AgentDefinition:
         """
         if not isinstance(data, Mapping):
             raise UsageError(f"definition: an object, not {data!r:.100}")
-        if unknown := data.keys() - {"model", "description", "instructions", "retry", "history_runs"}:
+        plain = ("history_runs", *_TEXTS, *_SWITCHES, *_OBJECTS)
+        if unknown := data.keys() - {"model", "parser_model", "instructions", "retry", *plain}:
             raise UsageError(f"definition: this pgrun does not know {', '.join(sorted(unknown))}")
         if not isinstance(data.get("model"), Mapping):
             raise UsageError('definition.model is missing: give {"provider": "openai.responses", "id": "gpt-5-mini"}')
         try:
             return cls(
                 model=load_model(data["model"]),
-                description=data.get("description"),
+                parser_model=load_model(data["parser_model"]) if data.get("parser_model") else None,
                 instructions=lines_of(data.get("instructions", ())),
                 retry=RetryPolicy(**data.get("retry", {})),
-                history_runs=data.get("history_runs", 0),
+                **{name: data[name] for name in plain if name in data},
             )
         except (AttributeError, TypeError) as error:
             raise UsageError(f"definition: {error}") from error
 
-    def messages(self, run_input: Any, history: Iterable[tuple[Any, Any]] = ()) -> tuple[Message, ...]:
-        """The conversation to begin with: the system prompt, what was said before, then the input of the run.
+    def prompt(self, instructions: Sequence[str], *, is_typed: bool, session_state: Mapping[str, Any]) -> Prompt:
+        """The system prompt of one run; an answer that is typed is not in Markdown."""
+        return Prompt(
+            self.description,
+            instructions,
+            self.markdown and not is_typed,
+            self.expected_output,
+            self.additional_context,
+            session_state if self.add_session_state_to_context else None,
+        )
 
-        Args:
-            run_input: The input, as it is stored.
-            history: Input and output of earlier runs, as they are stored, the earliest first.
-        """
-        prompt = self._system_prompt()
-        system = (Message("system", prompt),) if prompt else ()
-        before = (message for run in history for message in _exchange(*run))
-        return (*system, *before, *_messages_of(run_input))
-
-    def _system_prompt(self) -> str:
-        bullets = [f"- {line}" for line in self.instructions] if len(self.instructions) > 1 else self.instructions
-        return "\n".join(part for part in (self.description, *bullets) if part)
+    def messages(self, run_input: Any, past: Sequence[Past] = ()) -> tuple[Message, ...]:
+        """The conversation to begin with, for an agent without code."""
+        assert not isinstance(self.instructions, Code)
+        return conversation(self.prompt(self.instructions, is_typed=False, session_state={}), run_input, past)
 
 
 def lines_of(instructions: Any) -> tuple[str, ...]:
@@ -105,26 +150,6 @@ def lines_of(instructions: Any) -> tuple[str, ...]:
     raise UsageError(f"instructions: a text or a list of texts, not {instructions!r:.100}")
 
 
-def _messages_of(run_input: Any) -> tuple[Message, ...]:
-    """A text is what the user says; a list of role and content is a conversation; anything else is shown as JSON."""
-    if isinstance(run_input, str):
-        return (Message("user", run_input),)
-    if isinstance(run_input, list) and run_input and all(_is_message(item) for item in run_input):
-        return tuple(Message(_ALIASES.get(item["role"], item["role"]), item["content"]) for item in run_input)
-    return (Message("user", json.dumps(run_input, ensure_ascii=False)),)
-
-
-def _exchange(run_input: Any, output: Any) -> tuple[Message, ...]:
-    """A run that is over, as it is remembered: what it was told, without its system prompts, and what it answered."""
-    told = (message for message in _messages_of(run_input) if message.role != "system")
-    text = output if isinstance(output, str) else json.dumps(output, ensure_ascii=False)
-    return (*told, Message("assistant", text))
-
-
-def _is_message(item: Any) -> bool:
-    return (
-        isinstance(item, dict)
-        and item.keys() == {"role", "content"}
-        and item["role"] in (*_ROLES, *_ALIASES)
-        and isinstance(item["content"], str)
-    )
+def _check(name: str, value: object, kind: Any, words: str) -> None:
+    if not isinstance(value, kind):
+        raise UsageError(f"{name}: {words}, not {value!r:.100}")

@@ -8,14 +8,15 @@ import anyio
 
 from pgrun.errors import AttemptError, ModelUnavailable, UsageError
 from pgrun.retry import RetryPolicy
-from pgrun.run._tool_calls import ToolCalls
 from pgrun.run._toolset import Toolset
-from pgrun.run.base import RunFailure, RunMetrics, RunOutput, RunStatus, result_of
+from pgrun.run.base import RunFailure, RunOutput, RunStatus, result_of
 from pgrun.run.context import RunContext
 from pgrun.run.definition import AgentDefinition
-from pgrun.run.loop import Turns
+from pgrun.run.execution import Execution
+from pgrun.run.journal import Journal
 from pgrun.run.options import Choices
 from pgrun.run.output import OutputSchema
+from pgrun.run.state import beginning, changed
 from pgrun.run.stream import Stream
 
 
@@ -53,41 +54,48 @@ async def execute_here(
     )
     await anyio.sleep(choices.delay)
     run.started_at = datetime.now(UTC)
+    given = choices.context or {}
     context = RunContext(
-        run_id=run.run_id, session_id=run.session_id, agent_name=name, attempt=1, metadata=choices.metadata
+        run_id=run.run_id,
+        session_id=run.session_id,
+        agent_name=name,
+        attempt=1,
+        metadata=choices.metadata,
+        user_id=given.get("user_id"),
+        dependencies=given.get("dependencies", {}),
     )
-    calls = ToolCalls(definition.tools, context, stream=stream)
-    turns = Turns(
-        definition.model, definition.messages(data), schema, calls=calls, ambiguous=definition.retry.ambiguous
-    )
+    journal = Journal()
+    journal.state = changed({}, beginning(definition.session_state or {}, given.get("session_state", {}), {}))
+    execution = Execution(definition, schema, data, context, journal, media=given.get("media", ()), stream=stream)
     content = None
     try:
-        content = await _with_retries(run, turns, definition.retry, choices.max_attempts)
+        content = await _with_retries(run, execution, definition.retry, choices.max_attempts)
         run.status, run.content = RunStatus.completed, schema.load(content) if schema else content
     except AttemptError as error:
         run.status = RunStatus.error
         run.error = _failure(error)
     run.finished_at = datetime.now(UTC)
-    run.tools = calls.executions
-    run.metrics = turns.metrics + RunMetrics(children=calls.used_by_children)
+    run.tools = execution.turns.calls.executions
+    run.metrics = execution.metrics
     run.metrics.duration = (run.finished_at - run.started_at).total_seconds()
-    calls.stream.tell(run.status.value, **_end(run, content))
+    execution.turns.calls.stream.tell(run.status.value, **_end(run, content))
     result_of(run)
     return run
 
 
-async def _with_retries(run: RunOutput[Any], turns: Turns, policy: RetryPolicy, max_attempts: int) -> Any:
+async def _with_retries(run: RunOutput[Any], execution: Execution, policy: RetryPolicy, max_attempts: int) -> Any:
+    calls = execution.turns.calls
     for run.attempt in range(1, max_attempts + 1):
-        turns.calls.context = replace(turns.calls.context, attempt=run.attempt)
-        turns.calls.stream.tell("started", attempt=run.attempt, worker_id=None)
+        calls.context = replace(calls.context, attempt=run.attempt)
+        calls.stream.tell("started", attempt=run.attempt, worker_id=None)
         try:
-            return await turns.take()
+            return await execution.take()
         except ModelUnavailable as error:
             if run.attempt == max_attempts:
                 raise
             delay = policy.delay(run.attempt, retry_after=error.retry_after)
             due_at = (datetime.now(UTC) + timedelta(seconds=delay)).isoformat()
-            turns.calls.stream.tell("retried", error=_failure(error).model_dump(), due_at=due_at)
+            calls.stream.tell("retried", error=_failure(error).model_dump(), due_at=due_at)
             await anyio.sleep(delay)
     raise AssertionError("unreachable: max_attempts is at least 1")
 

@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from pgrun.run.requirement import RunRequirement
+from pgrun.run.state import Change, State, changed
 
-Kind = Literal["model_call", "tool_call"]
+Kind = Literal["model_call", "tool_call", "message", "state", "hook"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,9 @@ class Journal:
         keeps_calls: Whether another attempt finds what `note_call` is told.
         patience: Seconds for which this attempt waits for an answer that its provider has only queued.
         waits: Whether this attempt does nothing but wait for an answer that another can take up just as well.
+        said: What has been said to the run while it was open, as far as that is known; the journal says where it was heard.
+        heard: How much of it was heard.
+        state: Of the session, as far as it is known.
     """
 
     keeps_calls = False
@@ -74,6 +78,9 @@ class Journal:
     ) -> None:
         self.requirements = requirements
         self.waits = False
+        self.said: list[str] = []
+        self.heard = 0
+        self.state: State = {}
         self._recorded = recorded
         self._begun = begun
         self._call = call
@@ -104,6 +111,41 @@ class Journal:
         Raises:
             LeaseLost: The run belongs to another attempt.
         """
+
+    @property
+    def has_news(self) -> bool:
+        """Whether there is something to `hear`.
+
+        What is new since the last attempt has to wait until all of that is repeated, and the call taken up that was under way.
+        """
+        if step := self._recorded.get(self._last + 1):
+            return step.kind == "message"
+        return len(self.said) > self.heard and self.under_way(self._last + 1) is None
+
+    async def hear(self) -> Sequence[str]:
+        """What has been said to the run since; recorded first, so that every attempt hears it at this place."""
+        if not self.has_news:
+            return ()
+        number = self.begin()
+        texts: list[str] | None = self.find(number, "message")
+        if texts is None:
+            texts = self.said[self.heard :]
+            await self.keep(Step(number, "message", "steer", texts, 0.0))
+        self.heard += len(texts)
+        return texts
+
+    async def begin_state(self, changes: Sequence[Change]) -> None:
+        """Makes the changes with which a run begins, once: an attempt that takes over finds that they were made."""
+        step = self._recorded.get(self._last + 1)
+        if step is not None and step.kind == "state":
+            self.begin()
+        elif step is None and changes and self.under_way(self._last + 1) is None:
+            await self.change(Step(self.begin(), "state", "session_state", changes, 0.0), changes)
+
+    async def change(self, step: Step, changes: Sequence[Change]) -> None:
+        """Records a step together with what it changes in the state of the session: both or neither; else as `keep`."""
+        await self.keep(step)
+        self.state = changed(self.state, changes)
 
     async def keep(self, step: Step) -> None:
         """Records a step; returns when that cannot be lost any more.

@@ -7,7 +7,7 @@ Knows no database and no provider; a worker gives it a model and stores what it 
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 from pydantic import TypeAdapter
@@ -43,9 +43,17 @@ class Turns:
     output: OutputSchema[Any] | None = None
     calls: ToolCalls = field(kw_only=True)
     ambiguous: Ambiguous = field(default="retry", kw_only=True)
+    json_mode: bool = field(default=False, kw_only=True)
+    hears: bool = field(default=True, kw_only=True)
+    """Whether what is said to the run meanwhile is for this model."""
     metrics: RunMetrics = field(default_factory=RunMetrics)
     taken: int = 0
     """How many times the model has answered."""
+    _last: "_Answer | None" = field(default=None, init=False)
+    _most: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._most = self.calls.toolset.max_turns
 
     async def take(self) -> Any:
         """Asks until there is a valid answer and returns it as JSON data to store: text, or what the schema describes.
@@ -53,38 +61,72 @@ class Turns:
         Raises:
             AttemptError: There is none; the class says why.
         """
-        repairs, most = 0, self.calls.toolset.max_turns
-        while self.taken < most:
+        repairs = 0
+        while await self._goes_on():
             answer = await self._answer()
             if answer.response.calls:
                 await self._keep(answer)
                 await self._call(answer.response)
                 continue
             try:
-                return self._read(answer.response.text)
+                content = self._read(answer.response.text)
             except OutputInvalid as error:
-                if self.output is None or repairs == MAX_REPAIRS or self.taken == most:
+                if self.output is None or repairs == MAX_REPAIRS or self.taken == self._most:
                     raise
                 await self._keep(answer)
                 repairs += 1
-                self._show(answer.response, self.output.complaint(error))
+                self._say(answer.response, Message("user", self.output.complaint(error)))
+            else:
+                if not self.hears or not self.calls.journal.has_news:
+                    return content
+                await self.go_on()
         raise TurnLimitExceeded(
-            f"no answer within {most} turns; raise max_turns, or tell the agent when to stop", turns=most
+            f"no answer within {self._most} turns; raise max_turns, or tell the agent when to stop", turns=self._most
         )
+
+    async def _goes_on(self) -> bool:
+        """Whether there are turns left. What was said to the run meanwhile comes into the conversation, and gives new ones."""
+        if self.hears and (texts := await self.calls.journal.hear()):
+            self.messages = (*self.messages, *(Message("user", text) for text in texts))
+            self._most = self.taken + self.calls.toolset.max_turns
+        return self.taken < self._most
 
     async def _answer(self) -> "_Answer":
         number = self.calls.journal.begin()
         if recorded := self.calls.journal.find(number, "model_call"):
             self.taken += 1
-            return _Answer(_RESPONSE.validate_python(recorded))
-        began = time.monotonic()
-        response = await self._ask(number, began)
-        return _Answer(response, number, time.monotonic() - began)
+            self._last = _Answer(recorded_answer(recorded))
+        else:
+            began = time.monotonic()
+            response = await self._ask(number, began)
+            self._last = _Answer(response, number, time.monotonic() - began)
+        return self._last
 
     async def _keep(self, answer: "_Answer") -> None:
-        if answer.number is not None:
-            data = from_json(storable_json(json.dumps(_RESPONSE.dump_python(answer.response, exclude_defaults=True))))
-            await self.calls.journal.keep(Step(answer.number, "model_call", self.model.id, data, answer.duration))
+        if step := self._step(answer):
+            await self.calls.journal.keep(step)
+
+    async def keep_last(self) -> None:
+        """Records the last answer, because something follows from it."""
+        assert self._last is not None
+        await self._keep(self._last)
+        self._last = replace(self._last, number=None)
+
+    async def go_on(self) -> None:
+        """Makes the last answer a part of the conversation, which `take` then goes on with."""
+        assert self._last is not None
+        await self.keep_last()
+        self._say(self._last.response)
+
+    def last_step(self) -> Step | None:
+        """The last answer as a step of the journal, in which it is not yet; None if it is."""
+        return self._step(self._last) if self._last else None
+
+    def _step(self, answer: "_Answer") -> Step | None:
+        if answer.number is None:
+            return None
+        data = from_json(storable_json(json.dumps(_RESPONSE.dump_python(answer.response, exclude_defaults=True))))
+        return Step(answer.number, "model_call", self.model.id, data, answer.duration)
 
     async def _ask(self, number: int, began: float) -> ModelResponse:
         stream = self.calls.stream
@@ -103,7 +145,7 @@ class Turns:
         return response
 
     def _request(self) -> ModelRequest:
-        output = OutputFormat(self.output.name, self.output.strict_schema) if self.output else None
+        output = OutputFormat(self.output.name, self.output.strict_schema, self.json_mode) if self.output else None
         return ModelRequest(self.messages, output, self.calls.toolset.specs, self.calls.choice, watch=self.calls.stream)
 
     def _read(self, text: str) -> Any:
@@ -111,12 +153,12 @@ class Turns:
 
     async def _call(self, response: ModelResponse) -> None:
         """Adds the calls and their results to the conversation: both or neither, for one without the other cannot be sent."""
-        asked = _asked(response)
+        asked = as_message(response)
         results = await self.calls.answer(asked.calls)
         self.messages = (*self.messages, asked, *results)
 
-    def _show(self, response: ModelResponse, complaint: str) -> None:
-        self.messages = (*self.messages, Message("assistant", storable_text(response.text)), Message("user", complaint))
+    def _say(self, response: ModelResponse, *replies: Message) -> None:
+        self.messages = (*self.messages, Message("assistant", storable_text(response.text)), *replies)
 
 
 @dataclass(frozen=True)
@@ -131,7 +173,12 @@ class _Answer:
 _RESPONSE = TypeAdapter(ModelResponse)
 
 
-def _asked(response: ModelResponse) -> Message:
+def recorded_answer(data: Any) -> ModelResponse:
+    """The answer that is recorded in a step."""
+    return _RESPONSE.validate_python(data)
+
+
+def as_message(response: ModelResponse) -> Message:
     """An answer with calls as a message that can be stored and sent."""
     calls = tuple(
         ToolCall(storable_text(call.call_id), storable_text(call.name), storable_json(call.arguments))

@@ -1,20 +1,36 @@
 """How one run is to be executed: what callers may say beside the input."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 from pgrun._ids import check_run_id, new_run_id
 from pgrun.errors import UsageError
+from pgrun.run._foreign import advice
 from pgrun.run._storable import find_unstorable, to_jsonable
+from pgrun.run.media import File, Image, media_of
 
+_OBJECTS = ("dependencies", "session_state")
 _CENTURY = 100 * 366 * 86_400
 _SMALLINT = 32767
 
 
+Multitask = Literal["enqueue", "reject", "interrupt", "rollback", "parallel"]
+"""What a run does when it is submitted into a session that is busy.
+
+============  ==========================================================================================================
+enqueue       it waits until those before it have ended
+reject        it is not stored: `SessionBusy`
+interrupt     those before it are cancelled, and it is the next; what they had done stays
+rollback      the same, but later runs are shown nothing of them, and what they changed in the session's state is undone
+parallel      it neither waits for the others nor do they wait for it; nobody interrupts it but by its id
+============  ==========================================================================================================
+"""
+
+
 class RunOptions(TypedDict, total=False):
-    """Keyword arguments of ``agent.arun`` and ``agent.run``; None stands for the default."""
+    """What any run can be told; None stands for the default."""
 
     session_id: str | None
     """The conversation it belongs to; its runs execute one at a time, in order. Default: one of its own; for a task none."""
@@ -28,8 +44,25 @@ class RunOptions(TypedDict, total=False):
     """Seconds from now before which it does not start. Default: 0."""
     max_attempts: int | None
     """Default: as its retry policy says."""
+    multitask: Multitask | None
+    """What it does if its session is busy, that is, has another open run. Default: the agent's; for a task to enqueue."""
     metadata: Mapping[str, Any] | None
     """Whatever you want to find again in `jobs.metadata`."""
+
+
+class AgentRunOptions(RunOptions, total=False):
+    """Keyword arguments of ``agent.arun`` and ``agent.run``; None stands for the default."""
+
+    user_id: str | None
+    """Whom it is for; tools find it in their `RunContext`. Default: the agent's."""
+    dependencies: Mapping[str, Any] | None
+    """What tools, hooks and instructions find in their `RunContext`, over the agent's; JSON data."""
+    session_state: Mapping[str, Any] | None
+    """Merged into the state of the session when the run begins."""
+    images: Sequence[Image] | None
+    """Shown to the model with the input."""
+    files: Sequence[File] | None
+    """Shown to the model with the input."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +75,56 @@ class Choices:
     max_attempts: int
     priority: int = 0
     delay: float = 0.0
+    multitask: Multitask | None = None
+    """None: enqueue."""
     metadata: dict[str, Any] = field(default_factory=dict)
+    context: dict[str, Any] | None = None
+    """What only agents are told, see `jobs.context`."""
 
 
-def choose(options: RunOptions, *, queue: str, max_attempts: int, session_id: str | None) -> Choices:
+def choose_for_agent(options: Mapping[str, Any], *, metadata: Mapping[str, Any], **defaults: Any) -> Choices:
+    """As `choose`, with what only agents are told; the run's own `metadata` goes over the agent's."""
+    known = AgentRunOptions.__annotations__.keys()
+    _refuse_unknown(options.keys(), known)
+    told = {name: options.get(name) for name in sorted(known - RunOptions.__annotations__.keys())}
+    given: Any = {name: value for name, value in options.items() if name not in told}
+    choices = choose(given, **defaults)
+    return replace(choices, metadata={**metadata, **choices.metadata}, context=_context(told))
+
+
+def choose(
+    options: RunOptions, *, queue: str, max_attempts: int, session_id: str | None, multitask: Multitask | None = None
+) -> Choices:
     """Checks what a caller said and fills in the rest with the defaults of the agent or task.
 
     Raises:
         UsageError: An option does not exist or cannot be.
     """
-    if unknown := options.keys() - RunOptions.__annotations__.keys():
-        names = ", ".join(f"{name}=" for name in sorted(unknown))
-        raise UsageError(f"runs have no option {names}; there are {', '.join(RunOptions.__annotations__)}")
+    _refuse_unknown(options.keys(), RunOptions.__annotations__.keys())
     given = {name: _CHECKS[name](name, value) for name, value in options.items() if value is not None}
     defaults: dict[str, Any] = {
         "run_id": new_run_id(),
         "session_id": session_id,
         "queue": queue,
         "max_attempts": max_attempts,
+        "multitask": multitask,
     }
     return Choices(**(defaults | given))
+
+
+def _refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:
+    if unknown := sorted({*given} - {*known}):
+        names = ", ".join(f"{name}=" for name in unknown)
+        raise UsageError(f"runs have no option {names}; there are {', '.join(known)}{advice(unknown)}")
+
+
+def _context(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a run is told beside its input, as it is stored."""
+    media = media_of(told["images"], told["files"])
+    user_id = None if told["user_id"] is None else check_name("user_id", told["user_id"])
+    objects = {name: _check_object(name, told[name]) for name in _OBJECTS if told[name] is not None}
+    found = {"user_id": user_id, **objects, "media": media}
+    return {name: value for name, value in found.items() if value} or None
 
 
 def check_name(name: str, value: object) -> str:
@@ -71,6 +134,13 @@ def check_name(name: str, value: object) -> str:
     if reason := find_unstorable(value, name=name):
         raise UsageError(reason)
     return value
+
+
+def check_multitask(name: str, value: object) -> Multitask | None:
+    """Returns the value if it is one, None for the default, which is stored as nothing; else raises `UsageError`."""
+    if value not in (known := get_args(Multitask)):
+        raise UsageError(f"{name}={value!r} is none of {', '.join(known)}")
+    return None if value == "enqueue" else value  # type: ignore[return-value]
 
 
 def _check_run_id(_: str, value: object) -> str:
@@ -102,5 +172,6 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "priority": partial(_check_whole, lowest=-_SMALLINT - 1),
     "max_attempts": partial(_check_whole, lowest=1),
     "delay": _check_delay,
+    "multitask": check_multitask,
     "metadata": _check_object,
 }

@@ -107,6 +107,11 @@ class Tool(Generic[P, R]):
         """Calls the function itself."""
         return self.function(*args, **kwargs)
 
+    @property
+    def wants_context(self) -> bool:
+        """Whether it asks for the `RunContext`."""
+        return self._signature.wants_context
+
     def load(self, arguments: str, context: RunContext) -> dict[str, Any]:
         """The keyword arguments of a call, from the JSON that a model wrote and the run that calls.
 

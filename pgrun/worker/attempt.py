@@ -8,7 +8,7 @@ import asyncio  # noqa: TID251  only it knows of a cancellation that no scope as
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -21,13 +21,13 @@ from pgrun.db.verbs import Claimed, Ending, Verbs
 from pgrun.errors import AnswerQueued, AttemptError, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
-from pgrun.run._tool_calls import ToolCalls
-from pgrun.run.base import RunMetrics
+from pgrun.run.base import RunMetrics, ToolExecution
 from pgrun.run.children import Children, ChildrenOpen
 from pgrun.run.context import RunContext
+from pgrun.run.conversation import Past
 from pgrun.run.definition import AgentDefinition
+from pgrun.run.execution import Execution
 from pgrun.run.journal import Journal
-from pgrun.run.loop import Turns
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.run.requirement import RunPaused
 from pgrun.run.stream import Stream
@@ -37,6 +37,7 @@ from pgrun.worker.children import StoredChildren, Submit
 from pgrun.worker.decision import Decision, Leave, Park, Pause, Release, Retry
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
+from pgrun.worker.state import begin_state, told_to
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -73,7 +74,7 @@ class Attempt:
         """What the run has used until now, before and in this attempt; None for a task, which uses nothing that costs."""
         if self._claimed.kind == "task":
             return None
-        used = self._work.used if isinstance(self._work, _AgentWork) else RunMetrics()
+        used = self._work.metrics if isinstance(self._work, _AgentWork) else RunMetrics()
         total = _read_metrics(self._claimed) + used + RunMetrics(duration=time.monotonic() - self._started)
         return total.model_dump(exclude_defaults=True)
 
@@ -82,12 +83,12 @@ class Attempt:
         """What this attempt has called until now; None if nothing."""
         if not isinstance(self._work, _AgentWork):
             return None
-        return [each.model_dump(exclude_none=True) for each in self._work.turns.calls.executions] or None
+        return [each.model_dump(exclude_none=True) for each in self._work.executed] or None
 
     @property
     def waits(self) -> bool:
         """Whether it does nothing but wait for an answer that the provider goes on with, and that any attempt can take up."""
-        return isinstance(self._work, _AgentWork) and self._work.turns.calls.journal.waits
+        return isinstance(self._work, _AgentWork) and self._work.waits
 
     async def decide(self) -> Decision:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
@@ -112,16 +113,20 @@ class Attempt:
             return self._after(error)  # what it awaited was cancelled, and not the run
         except (Exception, SystemExit) as error:
             return self._after(error)
-        return Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
+        ending = Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
+        if isinstance(work, _AgentWork):
+            ending.heard, ending.answer = work.heard, work.last_answer
+        return ending
 
     async def _agent_work(self) -> "_AgentWork":
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
         if verbs is None:
-            return _AgentWork(claimed, definition, Journal(), [], Children(), self._stream)
+            return _AgentWork(claimed, definition, Journal(), stream=self._stream)
         journal = await open_journal(verbs, claimed, lambda: self.metrics, self._on_wait)
-        history = await read_history(verbs, claimed, definition.history_runs)
+        past = await read_history(verbs, claimed, definition)
+        await begin_state(verbs, claimed, definition, journal)
         children = StoredChildren(verbs, self._submit or verbs.submit, claimed)
-        return _AgentWork(claimed, definition, journal, history, children, self._stream)
+        return _AgentWork(claimed, definition, journal, past, children=children, stream=self._stream)
 
     def _after(self, error: BaseException) -> Decision:
         claimed, leaves_call = self._claimed, _leaves_call(error)
@@ -185,36 +190,59 @@ class _AgentWork:
         claimed: Claimed,
         definition: AgentDefinition,
         journal: Journal,
-        history: Sequence[tuple[Any, Any]],
-        children: Children,
-        stream: Stream | None,
+        past: Sequence[Past] = (),
+        *,
+        children: Children | None = None,
+        stream: Stream | None = None,
     ) -> None:
         self.policy = definition.retry
         self.holds_session = definition.holds_session
-        output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
-        calls = ToolCalls(definition.tools, _context(claimed), journal, children=children, stream=stream)
-        self.turns = Turns(
-            definition.model,
-            definition.messages(from_json(claimed.input), history),
-            output,
-            calls=calls,
-            ambiguous=definition.retry.ambiguous,
+        self._output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
+        data, told = from_json(claimed.input), told_to(claimed)
+        self._execution = Execution(
+            definition,
+            self._output,
+            data,
+            _context(claimed, told),
+            journal,
+            past,
+            told.get("media", ()),
+            children,
+            stream,
         )
 
     @property
-    def used(self) -> RunMetrics:
-        return self.turns.metrics + RunMetrics(children=self.turns.calls.used_by_children)
+    def metrics(self) -> RunMetrics:
+        return self._execution.metrics
+
+    @property
+    def executed(self) -> Sequence[ToolExecution]:
+        return self._execution.turns.calls.executions
+
+    @property
+    def waits(self) -> bool:
+        return self._execution.journal.waits
+
+    @property
+    def heard(self) -> int:
+        return self._execution.journal.heard
+
+    def last_answer(self) -> dict[str, Any] | None:
+        step = self._execution.last_step()
+        return vars(step) if step else None
 
     async def execute(self) -> tuple[Any, str]:
-        return await self.turns.take(), self.turns.output.name if self.turns.output else "str"
+        return await self._execution.take(), self._output.name if self._output else "str"
 
 
 def _holds_session(work: "_AgentWork | _TaskWork | None") -> bool:
     return not isinstance(work, _AgentWork) or work.holds_session
 
 
-def _context(claimed: Claimed) -> RunContext:
+def _context(claimed: Claimed, told: Mapping[str, Any]) -> RunContext:
     return RunContext(
+        user_id=told.get("user_id"),
+        dependencies=told.get("dependencies", {}),
         run_id=claimed.run_id,
         session_id=claimed.session_id,
         agent_name=claimed.name,

@@ -7,6 +7,7 @@ import anyio
 
 from pgrun.db.postgres import PostgresDb
 from pgrun.errors import DatabaseError
+from pgrun.run.concurrency import get_background_max_concurrency
 from pgrun.worker.worker import Worker, names_here
 
 _log = logging.getLogger("pgrun.worker")
@@ -21,7 +22,8 @@ async def serve_embedded(db: PostgresDb, queues: set[str]) -> None:
             if db.worker == "auto" and await _all_served(db, queues):
                 await _pause()
                 continue
-            async with Worker(db, queues=queues, mode="embedded") as worker:
+            most = get_background_max_concurrency()
+            async with Worker(db, queues=queues, concurrency=most, mode="embedded") as worker:
                 while db.worker != "auto" or worker.running or not await _all_served(db, queues):
                     await _pause()
         except DatabaseError as error:

@@ -2,12 +2,15 @@
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import anyio
 
+from pgrun.db._connection import Row
 from pgrun.db.verbs import Claimed, Verbs
 from pgrun.errors import DatabaseUnavailable
+from pgrun.run.conversation import Past
+from pgrun.run.definition import AgentDefinition
 
 T = TypeVar("T")
 
@@ -16,12 +19,23 @@ _log = logging.getLogger("pgrun.worker")
 _PAUSE = 1.0  # seconds between tries while the database is away
 
 
-async def read_history(verbs: Verbs, claimed: Claimed, runs: int) -> list[tuple[Any, Any]]:
-    """Input and output of the last so many completed runs of the session, the earliest first."""
-    if not runs or claimed.session_id is None:
+async def read_history(verbs: Verbs, claimed: Claimed, definition: AgentDefinition) -> list[Past]:
+    """The last runs of the session that the agent is to remember, the earliest first."""
+    session_id, runs, with_steps = claimed.session_id, definition.history_runs, definition.add_tools_to_history
+    if not runs or session_id is None:
         return []
-    session_id = claimed.session_id
-    return await patiently(claimed, "history", lambda: verbs.history(session_id, before=claimed.run_id, runs=runs))
+
+    def read() -> Awaitable[list[Row]]:
+        return verbs.history(session_id, before=claimed.run_id, runs=runs, with_steps=with_steps)
+
+    return [_past(row) for row in await patiently(claimed, "history", read)]
+
+
+def _past(row: Row) -> Past:
+    said = [message["content"] for message in row["steering"] or ()]
+    return Past(
+        row["input"], row["output"], row["completed"], said, [(kind, data) for kind, data in row["steps"] or ()]
+    )
 
 
 async def patiently(claimed: Claimed, what: str, read: Callable[[], Awaitable[T]]) -> T:

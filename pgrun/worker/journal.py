@@ -1,15 +1,17 @@
 """The journal of a run in the database: read when an attempt takes over, written step by step, with the attempt's fence."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import anyio
+from pydantic_core import from_json
 
 from pgrun.db.verbs import Claimed, Verbs
 from pgrun.errors import DatabaseUnavailable, LeaseLost, PgrunError
 from pgrun.run.journal import CallUnderWay, Journal, Step
 from pgrun.run.requirement import RunRequirement
+from pgrun.run.state import Change
 from pgrun.worker.history import patiently
 
 _log = logging.getLogger("pgrun.worker")
@@ -31,6 +33,7 @@ async def open_journal(verbs: Verbs, claimed: Claimed, metrics: Metrics, on_wait
         on_wait: Called when the attempt begins to wait for an answer that another could take up just as well.
     """
     journal = _StoredJournal(verbs, claimed, metrics, on_wait)
+    journal.learn(from_json(claimed.steering) if claimed.steering else [])
     if claimed.fence > 1:
         await journal.read()
     return journal
@@ -65,11 +68,22 @@ class _StoredJournal(Journal):
             lambda: self._verbs.begin_step(self._claimed, number=number, name=name, times=times),
         )
 
+    def learn(self, steering: list[dict[str, Any]]) -> None:
+        """What has been said to the run until now, as it is stored."""
+        self.said = [message["content"] for message in steering]
+
     async def keep(self, step: Step) -> None:
-        await self._write(
-            f"step {step.number}",
-            lambda: self._verbs.record_step(self._claimed, **vars(step), metrics=self._metrics()),
-        )
+        await self.change(step, ())
+
+    async def change(self, step: Step, changes: Sequence[Change]) -> None:
+        async def record() -> bool:
+            kept = await self._verbs.record_step(self._claimed, **vars(step), metrics=self._metrics(), changes=changes)
+            if kept is not None:
+                self.learn(kept.steering or [])
+                self.state = self.state if kept.state is None else kept.state
+            return kept is not None
+
+        await self._write(f"step {step.number}", record)
 
     async def note_call(self, number: int, response_id: str | None) -> None:
         await self._write(

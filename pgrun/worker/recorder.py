@@ -94,6 +94,7 @@ class Recorder:
         while True:
             try:
                 accepted = await self._verbs.finish(batch)
+                released = await self._release_unheard(batch, accepted)
             except DatabaseError as error:
                 batch = [ending for ending in batch if not self._given_up(ending.claimed, error)]
                 if not batch:
@@ -104,9 +105,16 @@ class Recorder:
                 return
             else:
                 for ending in batch:
-                    _tell(ending.claimed, ending.status, counts=ending.claimed.run_id in accepted)
+                    run_id = ending.claimed.run_id
+                    verb = "released" if run_id in released else ending.status
+                    _tell(ending.claimed, verb, counts=run_id in accepted or run_id in released)
                 self._on_written([ending.claimed for ending in batch])
                 return
+
+    async def _release_unheard(self, batch: list[Ending], accepted: set[str]) -> set[str]:
+        """Of those that were not accepted gives back the runs that have not heard all that was said to them; their ids."""
+        refused = [ending for ending in batch if ending.answer and ending.claimed.run_id not in accepted]
+        return {ending.claimed.run_id for ending in refused if await self._verbs.release_unheard(ending)}
 
     async def _write_singly(self, batch: list[Ending], error: Exception) -> None:
         """One of them has a value that the database does not take; it must not keep the others from being written."""

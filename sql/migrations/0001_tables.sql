@@ -54,6 +54,8 @@ create table pgrun.jobs (
     session_id          text check (session_id <> ''),
     session_seq         bigint,
     session_table       text,
+    multitask           text check (multitask in ('reject', 'interrupt', 'rollback', 'parallel')),
+    superseded          text check (superseded in ('interrupt', 'rollback')),
     parent_run_id       uuid,
     input               jsonb not null default '{}',
     definition          jsonb,
@@ -66,6 +68,9 @@ create table pgrun.jobs (
     requirements        jsonb,
     begun               jsonb,
     call                jsonb,
+    steering            jsonb check (jsonb_typeof(steering) = 'array'),
+    context             jsonb check (jsonb_typeof(context) = 'object'),
+    state_undo          jsonb check (jsonb_typeof(state_undo) = 'object'),
     metadata            jsonb not null default '{}',
     streams             boolean not null default false,
     cancel_requested_at timestamptz,
@@ -89,9 +94,11 @@ comment on column pgrun.jobs.attempt is 'Attempts used so far, the current one i
 comment on column pgrun.jobs.max_attempts is 'After this many attempts a failure is final.';
 comment on column pgrun.jobs.fence is 'Rises with every claim and never falls; a write that carries an older one changes nothing.';
 comment on column pgrun.jobs.worker_id is 'The worker that holds the run, or held it last.';
-comment on column pgrun.jobs.session_id is 'The conversation this run belongs to; its runs execute one at a time, in order.';
+comment on column pgrun.jobs.session_id is 'The conversation this run belongs to; its runs execute one at a time, in order, unless multitask says otherwise.';
 comment on column pgrun.jobs.session_seq is 'Place within the session, counted from 1 in the order of submission.';
 comment on column pgrun.jobs.session_table is 'Which sessions view its session is to appear in; null: only in sessions itself.';
+comment on column pgrun.jobs.multitask is 'What it did when it was submitted into a busy session. Null: it queued up. reject: it would not have been stored. interrupt, rollback: it cancelled what was open. parallel: it neither waits for its session nor holds it.';
+comment on column pgrun.jobs.superseded is 'A later run of its session cancelled it: interrupt = what it had done stays, rollback = it is as if it had never been. Null: none did.';
 comment on column pgrun.jobs.parent_run_id is 'The run that started this one, if any.';
 comment on column pgrun.jobs.input is 'What was asked: a JSON string, a list of messages, or an object.';
 comment on column pgrun.jobs.definition is 'Everything a worker without user code needs to execute an agent: model, instructions, retry policy. Null: needs imported code, as tasks and agents with tools do.';
@@ -104,6 +111,9 @@ comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, n
 comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_at, decision_id. Null: nothing.';
 comment on column pgrun.jobs.begun is 'Calls of unsafe tools that have begun and whose end is not recorded, by the step they are: name, times (how often), at. Of a run that nobody executes: they may have happened.';
 comment on column pgrun.jobs.call is 'The call of the model that is under way, where that is known: step, and response_id once the provider goes on with it by itself. Whoever takes over asks for that answer, and not for a new one.';
+comment on column pgrun.jobs.steering is 'What was said to the run while it was open, see pgrun.steer: a list of message_id, content and sent_at, which only grows. Null: nothing.';
+comment on column pgrun.jobs.context is 'What an agent is told beside the input: user_id, dependencies, session_state (merged into that of the session when the run begins), images, files. Null: nothing.';
+comment on column pgrun.jobs.state_undo is 'What the run has changed in the state of its session: of each key the value before and after, for a rollback. Null: nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.streams is 'Somebody reads along, or did: what happens to the run is told in events.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
@@ -118,8 +128,9 @@ create index jobs_due on pgrun.jobs (queue, priority, due_at, run_id) where stat
 create index jobs_running on pgrun.jobs (worker_id) where status = 'running';
 -- Sessions: is an earlier run open, and which one comes next.
 create index jobs_session on pgrun.jobs (session_id, session_seq) where finished_at is null and session_id is not null;
--- History: what was said in a session, for the next run of it.
-create index jobs_history on pgrun.jobs (session_id, session_seq) where status = 'completed' and kind = 'agent';
+-- History: what was said in a session, for the next run of it; get_history.sql has the same condition.
+create index jobs_history on pgrun.jobs (session_id, session_seq)
+    where kind = 'agent' and (status = 'completed' or superseded = 'interrupt');
 -- Runs that others started: have all of them ended, and which are to be cancelled with the one that did.
 create index jobs_children on pgrun.jobs (parent_run_id) where parent_run_id is not null;
 -- queue_stats, failures and retention: what ended when.
@@ -130,7 +141,7 @@ create index jobs_streamed on pgrun.jobs (finished_at) where streams and finishe
 create table pgrun.steps (
     run_id      uuid not null references pgrun.jobs on delete cascade,
     step        int not null check (step > 0),
-    kind        text not null check (kind in ('model_call', 'tool_call')),
+    kind        text not null check (kind in ('model_call', 'tool_call', 'message', 'state', 'hook')),
     name        text not null,
     attempt     smallint not null,
     data        jsonb not null,
@@ -141,10 +152,10 @@ create table pgrun.steps (
 comment on table  pgrun.steps is 'The journal of runs, append only: what an attempt that takes over need not do and pay for again. The last answer of a completed run is in jobs alone.';
 comment on column pgrun.steps.run_id is 'Whose step it is.';
 comment on column pgrun.steps.step is 'Its place in the run, counted from 1 in the order in which steps began.';
-comment on column pgrun.steps.kind is 'A call of the model, or of a tool.';
-comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool.';
+comment on column pgrun.steps.kind is 'A call of the model or of a tool; messages that were said to the run and heard here; changes of the session''s state before it began; a hook.';
+comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool or hook; steer for messages, session_state for its state.';
 comment on column pgrun.steps.attempt is 'The attempt that did it.';
-comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool.';
+comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool; a list of texts; a list of changes; the input or content that a hook left.';
 comment on column pgrun.steps.duration is 'Seconds it took.';
 comment on column pgrun.steps.finished_at is 'It was recorded.';
 
@@ -160,6 +171,7 @@ comment on column pgrun.left_calls.run_id is 'The run that has ended.';
 comment on column pgrun.left_calls.response_id is 'The provider''s id of the answer.';
 comment on column pgrun.left_calls.left_at is 'The run ended.';
 comment on column pgrun.left_calls.due_at is 'Somebody is at it until then, or has failed; then another may try. After a day nobody does any more.';
+
 create table pgrun.events (
     run_id     uuid not null references pgrun.jobs on delete cascade,
     seq        bigint not null check (seq > 0),
@@ -195,6 +207,7 @@ create table pgrun.sessions (
     session_id    text primary key,
     session_table text,
     last_seq      bigint not null default 0,
+    state         jsonb not null default '{}' check (jsonb_typeof(state) = 'object'),
     created_at    timestamptz not null default now(),
     updated_at    timestamptz not null default now()
 );
@@ -202,7 +215,8 @@ comment on table  pgrun.sessions is 'One row per conversation. Its row lock orde
 comment on column pgrun.sessions.session_id is 'Id of the session, unique in this schema.';
 comment on column pgrun.sessions.session_table is 'The session_table of the PostgresDb that started it, whose view of that name shows it; null: none was given.';
 comment on column pgrun.sessions.last_seq is 'session_seq of the run submitted last.';
-comment on column pgrun.sessions.created_at is 'First run submitted.';
+comment on column pgrun.sessions.state is 'What tools want to find again in later runs; agents call it session_state.';
+comment on column pgrun.sessions.created_at is 'First run submitted, or state set.';
 comment on column pgrun.sessions.updated_at is 'Latest run submitted.';
 
 create table pgrun.queues (

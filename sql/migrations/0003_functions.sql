@@ -1,5 +1,5 @@
 -- The functions that people call from psql; the command line and the library call the same ones.
--- Error codes: PGR01 no such run, PGR02 the call cannot be accepted.
+-- Error codes: PGR01 no such run, PGR02 the call cannot be accepted, PGR03 the session is busy, PGR04 the run has ended.
 
 create function pgrun.submit(
     name          text,
@@ -12,7 +12,8 @@ create function pgrun.submit(
     metadata      jsonb    default '{}',
     definition    jsonb    default null,
     output_schema jsonb    default null,
-    run_id        uuid     default null
+    run_id        uuid     default null,
+    multitask     text     default null
 ) returns uuid language plpgsql as $$
 declare
     submitted uuid;
@@ -22,11 +23,12 @@ begin
             hint = format('Known queues: %s. Start a worker that serves it, or: insert into pgrun.queues (queue) values (%L);',
                           (select string_agg(q.queue, ', ' order by q.queue) from pgrun.queues q), submit.queue);
     end if;
-    insert into pgrun.jobs (run_id, name, input, queue, session_id, priority, due_at, max_attempts, metadata, definition, output_schema)
+    insert into pgrun.jobs (run_id, name, input, queue, session_id, priority, due_at, max_attempts, metadata, definition, output_schema,
+                            multitask)
     values (coalesce(submit.run_id, pgrun.new_run_id()), submit.name, submit.input, submit.queue, submit.session_id, submit.priority,
             now() + submit.delay,
             coalesce(submit.max_attempts, (select a.max_attempts from pgrun.agents a where a.name = submit.name), 5),
-            submit.metadata, submit.definition, submit.output_schema)
+            submit.metadata, submit.definition, submit.output_schema, nullif(submit.multitask, 'enqueue'))
     on conflict on constraint jobs_pkey do nothing  -- naming the column would mean the parameter
     returning jobs.run_id into submitted;
     if submitted is null then
@@ -39,8 +41,8 @@ begin
     end if;
     return submitted;
 end $$;
-comment on function pgrun.submit(text, jsonb, text, text, int, interval, int, jsonb, jsonb, jsonb, uuid) is
-    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing.';
+comment on function pgrun.submit(text, jsonb, text, text, int, interval, int, jsonb, jsonb, jsonb, uuid, text) is
+    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing. multitask says what happens in a busy session: enqueue (the default), reject (error PGR03), interrupt, rollback or parallel.';
 
 create function pgrun.cancel(run_id uuid) returns text language plpgsql as $$
 declare
@@ -74,6 +76,35 @@ end $$;
 comment on function pgrun.cancel(uuid) is
     'Cancels a run: a pending or paused one at once (cancelled), a running one as soon as its worker has stopped it (cancelling). A run that has ended keeps its status, which is returned.';
 
+-- The list only grows, and the journal says how many of it the run has heard: nothing has to be taken out of it, and an end that
+-- comes at the same moment finds one that it has not heard (finish_runs.sql).
+create function pgrun.steer(run_id uuid, message text, message_id uuid default null) returns text language plpgsql as $$
+declare
+    job record;
+begin
+    select j.status, j.kind, j.steering, j.cancel_requested_at, j.finished_at into job
+      from pgrun.jobs j where j.run_id = steer.run_id for update;
+    if not found then
+        raise exception 'no run % exists', steer.run_id using errcode = 'PGR01';
+    elsif job.steering @> jsonb_build_array(jsonb_build_object('message_id', steer.message_id)) then
+        return job.status;  -- said already, and the answer was lost
+    elsif job.finished_at is not null or job.cancel_requested_at is not null then
+        raise exception 'run % has ended (%), nothing more can be said to it', steer.run_id,
+            case when job.finished_at is null then 'it is being cancelled' else job.status end using errcode = 'PGR04';
+    elsif job.kind <> 'agent' then
+        raise exception 'run % executes a task: only agents can be steered', steer.run_id using errcode = 'PGR02';
+    elsif coalesce(steer.message, '') = '' then
+        raise exception 'message: a text that is not empty' using errcode = 'PGR02';
+    end if;
+    update pgrun.jobs j
+       set steering = coalesce(j.steering, '[]') || jsonb_build_object(
+               'message_id', coalesce(steer.message_id, gen_random_uuid()), 'content', steer.message, 'sent_at', now())
+     where j.run_id = steer.run_id;
+    return job.status;
+end $$;
+comment on function pgrun.steer(uuid, text, uuid) is
+    'Says something to an open run of an agent: the model reads it before its next answer, also if it was about to end. Returns the status of the run; fails for one that has ended (PGR04). Repeated with the same message_id it changes nothing.';
+
 create function pgrun.retry(run_id uuid) returns text language plpgsql as $$
 declare
     job pgrun.jobs;
@@ -96,14 +127,16 @@ begin
           where c.parent_run_id = retry.run_id and c.status in ('error', 'cancelled');
     end if;
     update pgrun.jobs j
-       set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, worker_id = null,
+       set status = 'pending', due_at = now(), finished_at = null, cancel_requested_at = null, superseded = null, worker_id = null,
            attempt = case when job.status = 'pending' then j.attempt else 0 end,
            paused_at = null,
            requirements = case when job.status = 'pending' then j.requirements end,
            begun = case when job.status = 'pending' then j.begun end,
            call = case when job.status = 'pending' then j.call end,
-           held = case when exists (select from pgrun.jobs o
+           held = case when job.multitask is distinct from 'parallel'
+                      and exists (select from pgrun.jobs o
                                      where o.session_id = job.session_id and o.finished_at is null and o.run_id <> job.run_id
+                                       and o.multitask is distinct from 'parallel'
                                        and (o.held is null or o.held = 'children' or o.held = 'session' and o.session_seq < job.session_seq))
                        then 'session' end
      where j.run_id = retry.run_id

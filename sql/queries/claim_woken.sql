@@ -20,4 +20,5 @@ update pgrun.jobs j
  where j.run_id = any (array(select run_id from due))
 returning j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
           j.priority, extract(epoch from j.due_at)::float8, j.input::text, j.definition::text, j.output_schema::text, j.metrics::text,
-          case j.kind when 'agent' then j.metadata::text end, j.streams;
+          case j.kind when 'agent' then j.metadata::text end, j.streams,
+          case j.kind when 'agent' then j.steering::text end, case j.kind when 'agent' then j.context::text end;

@@ -1,13 +1,15 @@
 -- Writes the final status of runs that a worker holds, and tells their waiters, 200 ids to a notification (8000 bytes at most).
 --
--- :endings is one JSON object, {run_id: {"fence": …, "status": …, "output": …, "content_type": …, "error": …, "metrics": …, "tools": …, "call": …}};
+-- :endings is one JSON object, {run_id: {"fence": …, "status": …, "output": …, "content_type": …, "error": …, "metrics": …, "tools": …, "call": …,
+-- "heard": …}};
 -- what is left out is null, for content_type and metrics as it was. One object and no arrays that are joined: the planner knows nothing of
 -- the sizes of arrays, and a nested loop over two of them costs five times as much as all the rest.
 --
 -- With a "call", whatever it is, the call of the model that is under way stays in the row, and so somebody stops it at the
 -- provider (_leave_call).
 --
--- Fenced: a run that was claimed again since, or is no longer running, is left as it is. Returns the runs that were ended. For
+-- Fenced: a run that was claimed again since, or is no longer running, is left as it is; and so is one that would complete although
+-- more was said to it than it has heard, which release_unheard.sql is for. Returns the runs that were ended. For
 -- a repeat, because the client could not know whether the first call had been committed, find_endings.sql tells which
 -- stand already. The update has waited for the first by then, should it still have been committing.
 -- The coalesce hides the condition from jobs_running: the planner would now and then walk all running runs for the sake of one.
@@ -23,6 +25,8 @@ ended as (
      where j.run_id = any (array(select jsonb_object_keys(endings)::uuid from given))
        and j.fence = ((select endings from given) -> j.run_id::text ->> 'fence')::bigint
        and coalesce(j.status = 'running', false)
+       and (j.steering is null or (select endings from given) -> j.run_id::text ->> 'status' <> 'completed'
+            or jsonb_array_length(j.steering) <= coalesce(((select endings from given) -> j.run_id::text ->> 'heard')::int, 0))
     returning j.run_id),
 told as (
     select count(pg_notify('pgrun_done', ids))

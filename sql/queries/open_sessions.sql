@@ -5,7 +5,8 @@ select pgrun._open_session(s.session_id)
   from (select distinct j.session_id from pgrun.jobs j
          where j.held = 'session' and j.finished_at is null and j.session_id is not null
            and not exists (select from pgrun.jobs o
-                            where o.session_id = j.session_id and o.finished_at is null and (o.held is null or o.held = 'children'))
+                            where o.session_id = j.session_id and o.finished_at is null and (o.held is null or o.held = 'children')
+                              and o.multitask is distinct from 'parallel')
          limit 100) s
 union all
 select null

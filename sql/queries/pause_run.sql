@@ -1,5 +1,6 @@
 -- Pauses a run until people have decided on the calls that it waits for. The attempt is given back, no worker holds it, and the
--- decisions make it due again (pgrun.approve). Unless it :holds_session, the next run of its session may start meanwhile (trigger).
+-- decisions make it due again (pgrun.approve). Unless it :holds_session, the next run of its session may start meanwhile (trigger);
+-- a parallel one never holds it.
 -- :requirements replaces what is in the row, which nobody changes while the run is running; empty :metrics leaves the row's own.
 -- Fenced like finish; a requested cancel is carried out instead. Whoever waits for the run looks at it then, and most wait on.
 --
@@ -8,7 +9,8 @@
 with paused as (
     update pgrun.jobs j
        set status = case when j.cancel_requested_at is null then 'paused' else 'cancelled' end,
-           held = case when j.cancel_requested_at is null and j.session_id is not null and not :'holds_session'::boolean then 'person' end,
+           held = case when j.cancel_requested_at is null and j.session_id is not null and j.multitask is distinct from 'parallel'
+                            and not :'holds_session'::boolean then 'person' end,
            paused_at = now(),
            finished_at = case when j.cancel_requested_at is null then null else now() end,
            attempt = greatest(j.attempt - 1, 0),

@@ -131,7 +131,7 @@ async def test_a_stale_worker_cannot_write_to_the_journal(db: PostgresDb, conn: 
     await second.verbs.rescue(second.worker_id)
     held = await second.claim_one()
     step: dict[str, Any] = {"number": 1, "kind": "model_call", "name": "m", "duration": 0.5}
-    assert not await first.verbs.record_step(stale, **step, data="old", metrics={"total_tokens": 99})
+    assert await first.verbs.record_step(stale, **step, data="old", metrics={"total_tokens": 99}) is None
     assert journal(conn, run.run_id) == []
     assert row_of(conn, run.run_id)["metrics"] == {}
     assert await second.verbs.record_step(held, **step, data="new", metrics={"total_tokens": 1})

@@ -149,7 +149,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     "get": ("get_run", lambda conn: {"run_id": some_ids(conn, "completed", 1)[0]}, {"jobs_pkey"}),
     "history": (
         "get_history",
-        lambda conn: {"session_id": "s7", "run_id": some_ids(conn, "pending", 1)[0], "runs": 3},
+        lambda conn: {"session_id": "s7", "run_id": some_ids(conn, "pending", 1)[0], "runs": 3, "with_steps": True},
         {"jobs_history", "jobs_pkey"},
     ),
     "record step": (
@@ -199,6 +199,14 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         "prune_events",
         lambda _: {"older_than": 86_400.0, "batch": 100},
         {"jobs_streamed", "jobs_pkey", "events_pkey"},
+    ),
+    "release unheard": (
+        "release_unheard",
+        lambda conn: {
+            **{"run_id": some_ids(conn, "running", 1)[0], "fence": 1, "heard": 0, "metrics": ""},
+            **{"number": "1", "kind": "model_call", "name": "m", "data": "{}", "duration": 0.5},
+        },
+        {"jobs_pkey"},
     ),
     "list": (
         "list_runs",

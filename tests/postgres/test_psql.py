@@ -37,6 +37,7 @@ _SUBMITTED = {
     "metadata": "{}",
     "definition": "",
     "output_schema": "",
+    "multitask": "interrupt",
 }
 
 _CALL = {name: _SUBMITTED[name] for name in ("name", "queue", "priority", "delay", "max_attempts", "metadata")}
@@ -47,6 +48,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "begin_step": {"run_id": RUN, "fence": "1", "number": "2", "name": "refund", "times": "1"},
     "cancel_run": {"run_id": RUN},
     "claim_woken": {"worker_id": WORKER, "queue": "default", "names": "{}", "slots": "1"},
+    "change_session_state": {"session_id": "s", "changes": '[{"path": ["a"], "op": "set", "value": 1}]'},
     "claim_runs": {
         **{"worker_id": WORKER, "queues": "{default,mail}", "names": "{}", "slots": "5"},
         **{"from_priorities": "{-32768,0}", "from_dues": "{-Infinity,1790000000.5}"},
@@ -70,9 +72,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "get_answer_so_far": {"run_id": RUN, "after": "7"},
     "get_decisions": {"run_id": RUN},
     "get_call": {"run_id": RUN},
-    "get_history": {"session_id": "s", "run_id": RUN, "runs": "3"},
+    "get_history": {"session_id": "s", "run_id": RUN, "runs": "3", "with_steps": "true"},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
+    "get_session_state": {"session_id": "s"},
     "get_steps": {"run_id": RUN},
     "get_worker_status": {},
     "is_served": {"queue": "default", "names": "{}"},
@@ -90,6 +93,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "prune_events": {"older_than": "604800", "batch": "100"},
     "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
     "read_events": {"run_ids": f"{{{RUN},{OTHER}}}", "afters": "{0,7}", "page": "100"},
+    "record_changes": {
+        **{"run_id": RUN, "fence": "1", "number": "1", "kind": "state", "name": "session_state", "data": "{}"},
+        **{"duration": "0", "metrics": "", "changes": "[]"},
+    },
     "record_step": {
         **{"run_id": RUN, "fence": "1", "number": "1", "kind": "model_call", "name": "gpt-5-mini"},
         **{"data": "{}", "duration": "0.5", "metrics": ""},
@@ -99,9 +106,14 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
     },
     "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", **_KEPT},
+    "release_unheard": {
+        **{"run_id": RUN, "fence": "1", "heard": "0", "metrics": ""},
+        **{"number": "1", "kind": "model_call", "name": "gpt-5-mini", "data": "{}", "duration": "0.5"},
+    },
     "rescue_runs": {"worker_id": OTHER},
     "retry_ended_run": {"run_id": OTHER},
     "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", **_KEPT},
+    "steer_run": {"run_id": RUN, "message": "It's urgent.", "message_id": OTHER},
     "stop_worker": {"worker_id": WORKER},
     "take_left_calls": {"names": "{}", "queues": "{default}", "run_id": ""},
     "submit_by_name": {**_SUBMITTED, "run_id": ""},
@@ -113,7 +125,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "submit_run": {
         **_SUBMITTED,
         **{"run_id": "00000000-0000-7000-8000-00000000cccc", "kind": "task"},
-        **{"session_table": "", "parent_run_id": "", "content_type": "", "streams": "true"},
+        **{"session_table": "", "parent_run_id": "", "content_type": "", "streams": "true", "context": ""},
     },
     "watch_run": {"run_id": RUN},
     "write_events": {"events": f'{{"{RUN}": {{"fence": 1, "seq": 1, "events": [["text", {{"text": "Hi"}}]]}}}}'},
@@ -147,8 +159,8 @@ def running(conn: Conn) -> None:
         [WORKER],
     )
     conn.execute(
-        "insert into pgrun.jobs (run_id, name, status, fence, attempt, worker_id, finished_at) values "
-        "(%s, 'noop', 'running', 1, 1, %s, null), (%s, 'noop', 'cancelled', 0, 0, null, now())",
+        "insert into pgrun.jobs (run_id, kind, name, status, fence, attempt, worker_id, finished_at) values "
+        "(%s, 'agent', 'noop', 'running', 1, 1, %s, null), (%s, 'task', 'noop', 'cancelled', 0, 0, null, now())",
         [RUN, WORKER, OTHER],
     )
     conn.execute(

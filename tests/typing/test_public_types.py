@@ -200,7 +200,7 @@ async def what_type_checkers_refuse(agent: Agent[City], db: PostgresDb) -> None:
     await agent.arun("?", stream=True)  # type: ignore[misc]
     await agent.arun("?", delay="5")  # type: ignore[call-overload]
     await agent.arun("?", True)  # type: ignore[call-overload]
-    Agent(model="gpt-5-mini", markdown=True)  # type: ignore[call-overload]
+    Agent(model="gpt-5-mini", warmth=1)  # type: ignore[call-overload]
     Agent("Cities", model="gpt-5-mini")  # type: ignore[call-overload]
     PostgresDb("embedded:", worker="sometimes")  # type: ignore[arg-type]
     await db.await_runs(["r"], mode="some")  # type: ignore[arg-type]

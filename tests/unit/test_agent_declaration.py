@@ -76,8 +76,13 @@ def test_a_type_that_strict_mode_cannot_carry_is_refused_with_its_field(output_t
 
 
 def test_an_unknown_keyword_is_named() -> None:
-    with pytest.raises(TypeError, match="unexpected keyword argument 'markdown'"):
-        declare(markdown=True)
+    with pytest.raises(UsageError, match=r'Agent "Declared" has no option warmth=; see AgentOptions'):
+        declare(warmth=1)
+
+
+def test_what_other_packages_call_otherwise_is_said() -> None:
+    with pytest.raises(UsageError, match="has no option knowledge=, response_model=; use instead of knowledge= a tool"):
+        declare(knowledge=1, response_model=int)
 
 
 def test_what_was_refused_is_not_registered() -> None:

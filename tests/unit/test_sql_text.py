@@ -22,6 +22,7 @@ ALLOWED = {
     ("db/migrations.py", "insert into pgrun.migrations"): "in the migration's transaction, whatever its version",
     ("db/postgres.py", "select to_regclass("): "looks for a view that the user named",
     ("db/postgres.py", "create view"): "a view that the user named",
+    ("run/options.py", "rollback"): "no statement, but what a run does in a busy session",
     ("cli/demo.py", "select left(run_id"): "what a person would type into psql; the demo shows it",
 }
 """Where a statement stands, how it begins, and why it is not a file."""

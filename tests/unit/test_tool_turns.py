@@ -174,4 +174,5 @@ async def test_every_message_is_plain_data() -> None:
         "calls": [{"call_id": "call_1", "name": "weather", "arguments": '{"city": "Rome"}'}],
         "call_id": None,
         "items": [],
+        "media": [],
     }

@@ -1,0 +1,80 @@
+"""Programs written for agno, the way its users write background runs: they run after replacing its name, and the database."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.database import Conn
+from support.processes import Process, Processes
+from support.tables import one
+
+from pgrun.testing import ModelServer, Usage, hang, reply, tool_call
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
+
+_PROGRAMS = Path(__file__).parent / "programs"
+
+Start = Callable[[str], Process]
+
+
+@pytest.fixture
+def start(dsn: str, models: ModelServer, tmp_path: Path) -> Iterator[Start]:
+    """Starts one of the programs, alone: no daemon serves."""
+    with Processes(dsn, models.environ) as processes:
+
+        def program(name: str) -> Process:
+            text = (_PROGRAMS / f"{name}.txt").read_text(encoding="utf-8")
+            path = tmp_path / f"{name}.py"
+            path.write_text(re.sub(r"\bagno\.", "pgrun.", re.sub(r"postgresql\+psycopg://[^\"]*", dsn, text)))
+            return processes.script(path)
+
+        yield program
+
+
+async def output_of(process: Process) -> list[str]:
+    assert await process.ends(within=40) == 0, process
+    return process.output.splitlines()
+
+
+async def test_polling_and_cancelling(start: Start, models: ModelServer) -> None:
+    models.script("Paris.")
+    models.always(hang(), match="essay")
+    assert await output_of(start("polling")) == [
+        *("polled: Paris.", "cancel says True", "while running: True", "before it starts: True")
+    ]
+    assert [call.outcome for call in models.calls] == ["answered", "aborted"]
+
+
+async def test_a_limit_of_runs_at_once(start: Start, models: ModelServer) -> None:
+    models.delay = 0.3
+    assert await output_of(start("concurrency")) == ["at most 2 at once, 5 ended"]
+
+
+async def test_tools_and_metrics(start: Start, models: ModelServer) -> None:
+    models.script(
+        reply(calls=[tool_call("stock_price", {"symbol": "AAPL"})], usage=Usage(10, 5)),
+        reply("7 dollars.", usage=Usage(20, 6)),
+    )
+    assert await output_of(start("metrics")) == ["content: 7 dollars.", "tokens: 30 11 41", "took time: True"]
+    assert models.calls[0].body["messages"][0]["content"].startswith("Look prices up.\n<additional_information>")
+
+
+async def test_what_agents_and_runs_are_told(start: Start, models: ModelServer, conn: Conn) -> None:
+    models.script(reply(calls=[tool_call("add_item", {"item": "milk"})]), "Done.")
+    assert await output_of(start("shopping")) == [
+        *("content: Done.", "state: {'shopping_list': ['milk']}", "refused: True")
+    ]
+    system, user = models.calls[0].body["input"]
+    assert system["content"].startswith("You keep the shopping list of Ada.\n<session_state>")
+    text, image = user["content"]
+    assert text["text"].endswith('{"shop": "corner", "day": "Monday"}\n</additional context>')
+    assert image["image_url"] == "https://example.org/fridge.png"
+    assert one(conn, "select distinct metadata from pgrun.jobs") == {"team": "kitchen"}
+
+
+async def test_cancelling_from_another_process(start: Start, models: ModelServer) -> None:
+    models.always(hang(), match="essay")
+    said = await output_of(start("cancel_elsewhere"))
+    assert sorted(said) == ["another process cancels: True", "the worker saw: True"]
+    assert [call.outcome for call in models.calls] == ["aborted"]
