@@ -283,5 +283,7 @@ def _result(step: Row) -> str:
     data = step["data"]
     if step["kind"] == "message":
         return " / ".join(data)
+    if step["kind"] not in ("model_call", "tool_call"):
+        return json.dumps(data, ensure_ascii=False)
     wanted = ", ".join(call["name"] for call in data.get("calls", ()))
     return str(data.get("result") or data.get("error") or data.get("text") or (wanted and f"calls {wanted}"))

@@ -31,6 +31,7 @@ _INSTEAD = {
     "role": "description=",
     "run_context": "user_id=, dependencies=, metadata= and session_state=",
     "search_knowledge": "a tool that searches",
+    "session_id": "session_id= of each run",
     "storage": "db=",
     "store_events": "the journal, pgrun.steps, keeps every call",
     "structured_outputs": "output_schema= is always sent as a schema, unless use_json_mode=True",

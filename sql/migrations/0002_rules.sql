@@ -43,7 +43,8 @@ begin
         return new;
     end if;
     insert into pgrun.sessions as s (session_id, session_table, last_seq) values (new.session_id, new.session_table, 1)
-        on conflict (session_id) do update set last_seq = s.last_seq + 1, updated_at = now()
+        on conflict (session_id) do update set last_seq = s.last_seq + 1, updated_at = now(),
+            session_table = case s.last_seq when 0 then excluded.session_table else s.session_table end  -- 0: only its state was set
         returning last_seq into new.session_seq;
     if new.status <> 'pending' or new.multitask = 'parallel' then
         return new;

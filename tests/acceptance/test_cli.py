@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import pytest
 from support.database import Conn
+from support.tables import one
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -97,6 +98,37 @@ def test_waiting_for_a_cancelled_run_fails(cli: Cli) -> None:
     assert "cancelled" in waited.stderr
 
 
+def test_something_is_said_to_an_open_run(cli: Cli, conn: Conn) -> None:
+    run_id = cli("submit", "x", "Rome?", "--model", "m").stdout.strip()
+    said = cli("steer", run_id, "And Oslo.")
+    assert (said.returncode, said.stdout) == (0, f"{run_id} pending\n")
+    assert one(conn, "select steering -> 0 ->> 'content' from pgrun.jobs") == "And Oslo."
+    cli("cancel", run_id)
+    refused = cli("steer", run_id, "Wait!")
+    assert (refused.returncode, "has ended (cancelled)" in refused.stderr) == (1, True)
+
+
+def test_a_run_says_what_it_does_in_a_busy_session(cli: Cli, conn: Conn) -> None:
+    words = ("submit", "x", "Rome?", "--model", "m", "--session-id", "s", "--multitask")
+    assert cli(*words, "enqueue").returncode == 0
+    refused = cli(*words, "reject")
+    assert (refused.returncode, 'session "s" is busy' in refused.stderr) == (1, True)
+    assert cli(*words, "interrupt").returncode == 0
+    assert one(conn, "select array_agg(status order by session_seq) from pgrun.jobs") == ["cancelled", "pending"]
+
+
+def test_steps_of_every_kind_are_shown(cli: Cli, conn: Conn) -> None:
+    run_id = cli("submit", "x", "Rome?", "--model", "m").stdout.strip()
+    conn.execute(
+        "insert into pgrun.steps (run_id, step, kind, name, attempt, data, duration) values "
+        "(%(run)s, 1, 'state', 'session_state', 1, '[7]', 0), (%(run)s, 2, 'hook', 'check', 1, '{\"left\": 7}', 0), "
+        "(%(run)s, 3, 'message', 'steer', 1, '[\"Quick!\"]', 0)",
+        {"run": run_id},
+    )
+    shown = cli("show", run_id).stdout
+    assert all(word in shown for word in ("[7]", '{"left": 7}', "Quick!"))
+
+
 def test_waiting_too_long_says_what_the_run_waits_for(cli: Cli) -> None:
     cli("submit", "x", "first", "--model", "m", "--session-id", "s")
     run_id = cli("submit", "x", "second", "--model", "m", "--session-id", "s").stdout.strip()
@@ -109,6 +141,7 @@ def test_waiting_too_long_says_what_the_run_waits_for(cli: Cli) -> None:
     ("words", "code", "says"),
     [
         (["submit", "x", "hi", "--queue", "nope"], 2, 'unknown queue "nope". Known queues: default.'),
+        (["submit", "x", "hi", "--multitask", "never"], 2, "--multitask='never' is none of enqueue, reject"),
         (["submit", "x", "{not json"], 2, "INPUT begins like JSON but is none"),
         (["submit", "x", "hi", "--metadata", "[1]"], 2, "--metadata must be a JSON object"),
         (["submit", "x", "hi", "--output-schema", "/nowhere.json"], 2, "--output-schema /nowhere.json: No such file"),

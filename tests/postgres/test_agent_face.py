@@ -7,6 +7,7 @@ from pydantic import BaseModel
 from support.database import Conn
 from support.models import USAGE, ScriptedModel, calling
 from support.rows import row_of
+from support.steered import Interrupted
 from support.tables import one
 from support.until import until
 
@@ -196,6 +197,17 @@ async def test_a_parser_gives_the_answer_its_form(db: PostgresDb, conn: Conn) ->
     assert parser.asked[0].output is not None
     assert [message.content for message in parser.asked[0].messages][1] == "It is three."
     assert one(conn, "select metrics ->> 'total_tokens' from pgrun.jobs") == str(3 * USAGE.total_tokens)
+
+
+async def test_what_is_said_while_the_parser_works_is_for_the_first_model(db: PostgresDb) -> None:
+    parser = Interrupted('{"total": 3}', '{"total": 4}')
+    agent = scripted(db, "It is three.", "It is four.", parser_model=parser, output_schema=Sum)
+    async with Worker(db):
+        run = await agent.arun("?", background=True)
+        parser.meanwhile[0] = lambda: agent.asteer(run.run_id, "One more.")
+        assert await run.aresult(timeout=10) == Sum(total=4)
+    assert shown(agent, 1) == [("user", "?"), ("assistant", "It is three."), ("user", "One more.")]
+    assert [message.content for message in parser.asked[1].messages][1:] == ["It is four."]
 
 
 async def test_what_is_data_travels_with_the_run(db: PostgresDb, conn: Conn, models: ModelServer) -> None:

@@ -73,6 +73,21 @@ async def test_runs_that_did_not_complete_are_forgotten(db: PostgresDb) -> None:
     assert shown(agent, 2) == [("user", "1"), ("assistant", "a"), ("user", "3")]
 
 
+async def test_a_question_that_was_interrupted_is_remembered_and_one_that_was_rolled_back_is_not(
+    db: PostgresDb,
+) -> None:
+    agent = remembering(db, "a", "b", "c", num_history_runs=9)
+    await agent.arun("1", session_id="s", background=True)
+    await agent.arun("2", session_id="s", multitask="interrupt", background=True)
+    async with Worker(db):
+        await say(agent, "3")
+        await agent.arun("4", session_id="s", delay=60, background=True)
+        run = await agent.arun("5", session_id="s", multitask="rollback", background=True)
+        await run.aresult(timeout=10)
+    assert shown(agent, 1) == [("user", "1"), ("user", "2"), ("assistant", "a"), ("user", "3")]
+    assert [text for _, text in shown(agent, 2)] == ["1", "2", "a", "3", "b", "5"]
+
+
 async def test_conversations_and_typed_answers_are_remembered_as_the_model_saw_them(db: PostgresDb) -> None:
     class Sum(BaseModel):
         total: int

@@ -249,6 +249,16 @@ async def test_states_are_set_and_read_from_outside(db: PostgresDb) -> None:
         await agent.aset_session_state("s", [])  # type: ignore[arg-type]
 
 
+async def test_a_session_whose_state_was_set_first_is_in_the_view_of_who_begins_it(
+    db: PostgresDb, dsn: str, conn: Conn
+) -> None:
+    await shopping(db).aset_session_state("s", {"a": 1})
+    async with PostgresDb(dsn, worker="external", session_table="Chats") as chats:
+        await submit(chats, session_id="s", session_table=chats.session_table)
+        await submit(db, session_id="s", session_table="others")
+    assert conn.execute('select session_id, runs from pgrun."Chats"').fetchall() == [{"session_id": "s", "runs": 2}]
+
+
 async def test_without_a_database_the_state_lasts_as_long_as_the_run() -> None:
     model = ScriptedModel(ADD, ADD, "done")
     agent = Agent(name="Alone", model=model, tools=[add], session_state={"list": ["ham"]})
