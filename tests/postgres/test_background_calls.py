@@ -336,3 +336,23 @@ async def test_a_long_run_writes_what_is_new_and_goes_on_from_its_last_step(
         provider.release()
         await run.aresult(timeout=10)
     assert len(provider.calls) == turns + 1, "the last was taken up, and none made"
+
+
+async def test_what_is_said_while_an_answer_is_under_way_is_heard_after_it_whoever_takes_it_up(
+    db: PostgresDb, conn: Conn, provider: ModelServer
+) -> None:
+    provider.script(hang())
+    agent = agent_at(provider, db)
+    async with Worker(db):
+        run = await agent.arun("Hello", background=True)
+        await until_noted(conn, run.run_id)
+    await agent.asteer(run.run_id, "In French!")
+    provider.release()
+    async with Worker(db):
+        assert await run.aresult(timeout=10) == "A made-up answer to: In French!"
+    row = row_of(conn, run.run_id)
+    assert (row["call"], row["attempt"]) == (None, 1)
+    steps = conn.execute("select kind from pgrun.steps order by step").fetchall()
+    assert [step["kind"] for step in steps] == ["model_call", "message"]
+    assert one(conn, "select count(*) from pgrun.left_calls") == 0
+    assert_bill_agrees(conn, provider)

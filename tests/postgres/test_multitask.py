@@ -8,7 +8,7 @@ from support.blocking import rival
 from support.crew import crew
 from support.database import Conn
 from support.ear import Ear
-from support.hands import cancelled, completed, hire, submit
+from support.hands import Hand, cancelled, completed, hire, submit
 from support.models import ScriptedModel
 from support.rows import row_of, rows_of
 from support.tables import one, status
@@ -19,6 +19,14 @@ from pgrun._ids import new_run_id
 
 def states(conn: Conn, run_ids: list[str]) -> list[tuple[str, str | None, str | None]]:
     return [(row["status"], row["held"], row["superseded"]) for row in rows_of(conn, run_ids)]
+
+
+async def pause(hand: Hand, *, holds_session: bool) -> None:
+    """Claims the next run, which then waits for a person."""
+    asked = {"kind": "confirmation", "step": 2, "call_id": "call_1", "name": "refund", "arguments": {}}
+    claimed = await hand.claim_one()
+    facts: dict[str, Any] = {"metrics": None, "tools": None}
+    assert await hand.verbs.pause(claimed, [asked], holds_session=holds_session, **facts) == "paused"
 
 
 def insert(conn: Conn, multitask: str, run_id: str = "", session_id: str = "s") -> str:
@@ -159,6 +167,60 @@ async def test_an_ended_parallel_run_that_is_retried_waits_for_nobody(db: Postgr
     await submit(db, session_id="s")
     assert await verbs.retry_ended(beside) == "pending"
     assert row_of(conn, beside)["held"] is None
+
+
+async def test_a_paused_run_that_holds_its_session_is_in_the_way(db: PostgresDb, conn: Conn) -> None:
+    paused, waiting = [await submit(db, session_id="s") for _ in range(2)]
+    await pause(await hire(db), holds_session=True)
+    with pytest.raises(SessionBusy):
+        await submit(db, session_id="s", multitask="reject")
+    new = await submit(db, session_id="s", multitask="interrupt")
+    assert states(conn, [paused, waiting]) == [("cancelled", None, "interrupt")] * 2
+    assert states(conn, [new]) == [("pending", None, None)]
+
+
+async def test_one_that_has_stepped_aside_is_not_in_the_way_until_it_goes_on(db: PostgresDb, conn: Conn) -> None:
+    paused = await submit(db, session_id="s")
+    hand = await hire(db)
+    await pause(hand, holds_session=False)
+    open_now = await submit(db, session_id="s", multitask="reject")
+    running = await hand.claim_one()
+    assert running.run_id == open_now
+    assert one(conn, "select pgrun.approve(%s)", paused) == "pending"
+    assert states(conn, [paused]) == [("pending", "session", None)]
+    new = await submit(db, session_id="s", multitask="interrupt")
+    assert states(conn, [paused, open_now]) == [("cancelled", None, "interrupt"), ("running", None, "interrupt")]
+    await hand.verbs.finish([cancelled(running)])
+    assert [run.run_id for run in await hand.claim()] == [new]
+
+
+async def test_a_parallel_run_that_is_paused_waits_for_nobody_but_people(db: PostgresDb, conn: Conn, ear: Ear) -> None:
+    beside = await submit(db, session_id="s", multitask="parallel")
+    hand = await hire(db)
+    await pause(hand, holds_session=False)
+    first, second = [await submit(db, session_id="s") for _ in range(2)]
+    assert states(conn, [beside, first, second]) == [
+        ("paused", None, None),
+        ("pending", None, None),
+        ("pending", "session", None),
+    ]
+    ear.heard()
+    assert one(conn, "select pgrun.approve(%s)", beside) == "pending"
+    assert ear.heard() == [("wake", "default")]
+    assert {run.run_id for run in await hand.claim()} == {beside, first}
+
+
+async def test_with_a_parked_run_those_are_cancelled_that_it_has_started(db: PostgresDb, conn: Conn) -> None:
+    parent = await submit(db, kind="agent", definition={}, session_id="s")
+    hand = await hire(db)
+    claimed = await hand.claim_one()
+    child = await submit(db, parent_run_id=parent)
+    assert await hand.verbs.park(claimed, metrics=None)
+    with pytest.raises(SessionBusy):
+        await submit(db, session_id="s", multitask="reject")
+    new = await submit(db, session_id="s", multitask="interrupt")
+    assert [state for state, _, _ in states(conn, [parent, child, new])] == ["cancelled", "cancelled", "pending"]
+    assert [run.run_id for run in await hand.claim()] == [new]
 
 
 @pytest.mark.parametrize("multitask", ["reject", "interrupt", "rollback"])

@@ -29,7 +29,7 @@ from pgrun.models.base import ModelRequest, ModelResponse
 from pgrun.run.state import changed, view_of
 
 ADD = calling(("add", '{"item": "milk"}'))
-STEP = {"number": 1, "kind": "tool_call", "name": "t", "data": {}, "duration": 0.0, "metrics": None}
+STEP: dict[str, Any] = {"number": 1, "kind": "tool_call", "name": "t", "data": {}, "duration": 0.0, "metrics": None}
 
 
 def add(item: str, run: RunContext) -> str:
@@ -264,3 +264,14 @@ async def test_without_a_database_the_state_lasts_as_long_as_the_run() -> None:
     agent = Agent(name="Alone", model=model, tools=[add], session_state={"list": ["ham"]})
     run = await agent.arun("?", session_state={"list": ["egg"]})
     assert [tool.result for tool in run.tools] == ["2 items", "3 items"]
+
+
+async def test_a_step_that_changes_it_ends_what_was_under_way_like_any_other(db: PostgresDb, conn: Conn) -> None:
+    await submit(db, kind="agent", definition={}, session_id="s")
+    hand = await hire(db)
+    claimed = await hand.claim_one()
+    assert await hand.verbs.note_call(claimed, 1, "resp_1")
+    assert await hand.verbs.begin_step(claimed, number=1, name="t", times=1)
+    assert await hand.verbs.record_step(claimed, **STEP, changes=[{"path": ["a"], "op": "set", "value": 1}])
+    row = row_of(conn, claimed.run_id)
+    assert (row["call"], row["begun"], state_of(conn)) == (None, {}, {"a": 1})

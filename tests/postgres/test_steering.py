@@ -6,10 +6,11 @@ import pytest
 from pydantic import BaseModel
 from support.database import Conn
 from support.hands import hire, submit
-from support.models import USAGE, ScriptedModel
+from support.models import USAGE, ScriptedModel, calling
 from support.rows import row_of
 from support.steered import LOOK, Steered
 from support.tables import one
+from support.until import until
 
 from pgrun import (
     Agent,
@@ -20,6 +21,7 @@ from pgrun import (
     RunNotFound,
     UsageError,
     Worker,
+    tool,
 )
 from pgrun._ids import new_run_id
 from pgrun.errors import AttemptError
@@ -76,6 +78,38 @@ async def test_what_is_said_before_it_begins_follows_its_input(db: PostgresDb) -
     async with Worker(db):
         await run.aresult(timeout=10)
     assert steered.shown(0) == [("user", "Rome?"), ("user", "Now."), ("user", "Here.")]
+
+
+async def test_a_paused_run_hears_it_when_it_goes_on(db: PostgresDb, conn: Conn) -> None:
+    @tool(requires_confirmation=True)
+    def look(city: str) -> str:
+        """Looks."""
+        return "sun"
+
+    model = ScriptedModel(LOOK, "Sun.")
+    agent = Agent(name="Asking", model=model, tools=[look], db=db)
+    async with Worker(db):
+        run = await agent.arun("Rome?")
+        assert await agent.asteer(run.run_id, "Quick!") == "paused"
+        run.active_requirements[0].confirm()
+        assert (await agent.acontinue_run(run)).content == "Sun."
+    said = [(message.role, message.content) for message in model.asked[1].messages]
+    assert said == [("user", "Rome?"), ("assistant", ""), ("tool", "sun"), ("user", "Quick!")]
+    assert row_of(conn, run.run_id)["attempt"] == 1
+
+
+async def test_a_run_that_waits_for_those_it_started_hears_it_when_it_goes_on(db: PostgresDb, conn: Conn) -> None:
+    child: Agent[str] = Agent(name="Child", model=ScriptedModel("sun"), db=db, queue="children")
+    model = ScriptedModel(calling(("Child", '{"request": "Rome?"}')), "Sun.")
+    agent = Agent(name="Parent", model=model, tools=[child], db=db)
+    conn.execute("insert into pgrun.queues (queue) values ('children')")
+    async with Worker(db):
+        run = await agent.arun("Rome?", background=True)
+        await until(lambda: row_of(conn, run.run_id)["held"] == "children")
+        assert await agent.asteer(run.run_id, "Quick!") == "pending"
+        async with Worker(db, queues=["children"]):
+            assert await run.aresult(timeout=10) == "Sun."
+    assert [message.content for message in model.asked[1].messages] == ["Rome?", "", "sun", "Quick!"]
 
 
 async def test_an_attempt_that_fails_has_heard_it_for_the_next(db: PostgresDb) -> None:

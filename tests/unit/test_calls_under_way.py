@@ -7,10 +7,13 @@ import anyio
 import pytest
 from support.watching import Remembering
 
-from pgrun import LeaseLost, ModelCallLost, ModelUnavailable, RetryPolicy, UsageError
+from pgrun import LeaseLost, ModelCallLost, ModelUnavailable, RetryPolicy, RunContext, UsageError
 from pgrun.models.base import Message, ModelRequest, ModelResponse
 from pgrun.run._calls import Calls
+from pgrun.run._tool_calls import ToolCalls
+from pgrun.run._toolset import Toolset
 from pgrun.run.journal import CallUnderWay, Journal
+from pgrun.run.loop import Turns
 
 HELLO = ModelRequest((Message("user", "Hello"),))
 Work = Callable[[ModelRequest], Awaitable[ModelResponse]]
@@ -185,3 +188,20 @@ async def test_a_call_whose_end_nobody_knows_is_lost_if_it_may_not_be_made_twice
 def test_a_policy_is_one_of_two() -> None:
     with pytest.raises(UsageError, match=r"RetryPolicy\.ambiguous is 'ask'; it is retry or fail"):
         RetryPolicy(ambiguous="ask")  # type: ignore[arg-type]
+
+
+async def test_what_was_said_meanwhile_is_heard_after_the_answer_that_was_under_way() -> None:
+    journal = Notes(CallUnderWay(1, "resp_1"))
+    journal.said = ["Quick!"]
+    provider = Provider(answers, answers)
+    calls = ToolCalls(Toolset(), RunContext(run_id="r", session_id=None, agent_name="a", attempt=2), journal)
+    assert await Turns(provider, HELLO.messages, calls=calls).take() == "Hi"
+    first, second = provider.asked
+    assert (first.response_id, second.response_id) == ("resp_1", None)
+    assert [message.content for message in second.messages] == ["Hello", "Hi", "Quick!"]
+
+
+async def test_a_state_that_lacks_something_by_now_does_not_take_the_place_of_an_answer_under_way() -> None:
+    journal = Notes(CallUnderWay(1, "resp_1"))
+    await journal.begin_state([{"path": ["a"], "op": "default", "value": 1}])
+    assert (journal.state, journal.begin()) == ({}, 1)
