@@ -160,11 +160,11 @@ async def test_a_step_and_its_changes_are_written_once_and_by_who_holds_the_run(
     hand, claimed = await running(db)
     adding: Any = [{"path": ["n"], "op": "add", "value": 1}]
     for _ in range(2):
-        kept = await hand.verbs.record_step(claimed, **STEP, changes=adding)  # type: ignore[arg-type]
+        kept = await hand.verbs.record_step(claimed, **STEP, changes=adding)
         assert kept is not None
         assert kept.state == {"n": 1}
     stale = claimed._replace(fence=claimed.fence - 1)
-    assert await hand.verbs.record_step(stale, **{**STEP, "number": 2}, changes=adding) is None  # type: ignore[arg-type]
+    assert await hand.verbs.record_step(stale, **{**STEP, "number": 2}, changes=adding) is None
     assert state_of(conn) == {"n": 1}
     assert one(conn, "select count(*) from pgrun.steps") == 1
 
@@ -174,19 +174,19 @@ async def test_a_rollback_takes_back_what_the_run_has_changed(db: PostgresDb, co
     await verbs.change_session_state("s", setting(a=1, b=1, c={"x": 1}))
     hand, claimed = await running(db)
     changes = [*setting(a=2, new=2), {"path": ["b"], "op": "remove"}, {"path": ["c", "x"], "op": "set", "value": 2}]
-    await hand.verbs.record_step(claimed, **STEP, changes=changes)  # type: ignore[arg-type]
-    await hand.verbs.record_step(claimed, **{**STEP, "number": 2}, changes=setting(a=3))  # type: ignore[arg-type]
+    await hand.verbs.record_step(claimed, **STEP, changes=changes)
+    await hand.verbs.record_step(claimed, **{**STEP, "number": 2}, changes=setting(a=3))
     assert state_of(conn) == {"a": 3, "new": 2, "c": {"x": 2}}
     await submit(db, session_id="s", multitask="rollback")
     assert state_of(conn) == {"a": 1, "b": 1, "c": {"x": 1}}
-    kept = await hand.verbs.record_step(claimed, **{**STEP, "number": 3}, changes=setting(a=4))  # type: ignore[arg-type]
+    kept = await hand.verbs.record_step(claimed, **{**STEP, "number": 3}, changes=setting(a=4))
     assert kept is not None  # it may still write its journal, until it is stopped
     assert state_of(conn)["a"] == 1
 
 
 async def test_a_rollback_leaves_what_others_have_changed_since(db: PostgresDb, conn: Conn) -> None:
     hand, claimed = await running(db)
-    await hand.verbs.record_step(claimed, **STEP, changes=setting(a=1, b=1))  # type: ignore[arg-type]
+    await hand.verbs.record_step(claimed, **STEP, changes=setting(a=1, b=1))
     await hand.verbs.change_session_state("s", setting(a=7, d=7))
     await submit(db, session_id="s", multitask="rollback")
     assert state_of(conn) == {"a": 7, "d": 7}
@@ -194,7 +194,7 @@ async def test_a_rollback_leaves_what_others_have_changed_since(db: PostgresDb, 
 
 async def test_an_interruption_takes_nothing_back(db: PostgresDb, conn: Conn) -> None:
     hand, claimed = await running(db)
-    await hand.verbs.record_step(claimed, **STEP, changes=setting(a=1))  # type: ignore[arg-type]
+    await hand.verbs.record_step(claimed, **STEP, changes=setting(a=1))
     await submit(db, session_id="s", multitask="interrupt")
     assert state_of(conn) == {"a": 1}
     assert row_of(conn, claimed.run_id)["superseded"] == "interrupt"

@@ -377,7 +377,7 @@ async def test_an_event_that_the_database_refuses_costs_the_stream_and_not_the_r
 
     class Careless(SpeakingModel):
         async def call(self, request: Any) -> Any:
-            request.watch.tell("text", text="\x00")
+            request.watch._watch.tell("text", text="\x00")  # past everything that would make it storable
             return await super().call(request)
 
     careless = Agent(name="Careless", model=Careless("Sun."), db=db)
