@@ -1,5 +1,6 @@
 """Runs that wait for people outlive everybody: workers that are killed, the database that restarts, the caller that left."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -164,27 +165,27 @@ async def test_a_drained_worker_gives_back_a_run_whose_call_it_had_to_stop_and_t
     assert row_of(conn, run.run_id)["requirements"][0]["kind"] == "repeat"
 
 
-async def test_a_thread_that_ends_while_its_worker_is_told_to_go_is_no_question(db: PostgresDb, conn: Conn) -> None:
-    began, may_end = anyio.Event(), anyio.Event()
+async def test_a_thread_that_ends_after_its_worker_was_told_to_go_is_no_question(
+    db: PostgresDb, conn: Conn, heard: Heard
+) -> None:
+    began, may_end = anyio.Event(), threading.Event()
 
     @tool
     def bill(order: int) -> str:
         anyio.from_thread.run_sync(began.set)
-        anyio.from_thread.run(may_end.wait)
+        assert may_end.wait(10)
         return "billed"
 
     agent = Agent(name="Bills", model=ScriptedModel(calling(("bill", '{"order": 7}')), "Done."), tools=[bill], db=db)
+
+    async def serve() -> None:
+        async with Worker(db, grace=0):
+            await began.wait()
+
     async with anyio.create_task_group() as tasks:
-        worker = Worker(db, grace=0)
-
-        async def serve() -> None:
-            async with worker:
-                await began.wait()
-
         tasks.start_soon(serve)
         run = await agent.arun("Order 7.", background=True)
-        await began.wait()
-        await until(lambda: worker.draining)
+        await until_heard(heard, "drained")  # and whatever runs has been cancelled since
         may_end.set()
     row = row_of(conn, run.run_id)
     assert row["status"] == "pending"
