@@ -160,8 +160,8 @@ class Streams:
     async def settle(self, claimed: Claimed) -> None:
         """Returns when the events of a run are written whose attempt has ended."""
         stream = self._open.pop((claimed.run_id, claimed.fence), None)
+        self._hurry.set()
         while stream is not None and stream.waits:
-            self._hurry.set()
             await self._written.wait()
 
     def drop(self, claimed: Claimed) -> None:
