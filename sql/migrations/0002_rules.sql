@@ -182,7 +182,7 @@ begin
                 when 'completed' then jsonb_build_object('output', new.output, 'content_type', new.content_type, 'metrics', new.metrics)
                 when 'error' then jsonb_build_object('error', new.error, 'metrics', new.metrics)
                 when 'cancelled' then jsonb_build_object('metrics', new.metrics)
-                when 'paused' then '{}'
+                when 'paused' then jsonb_build_object('requirements', coalesce(to_jsonb(new) -> 'requirements', '[]'))
                 when 'resumed' then '{}'
                 else jsonb_build_object('error', case when old.status = 'running' then new.error end, 'due_at', new.due_at)
             end,
