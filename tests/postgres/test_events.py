@@ -198,6 +198,19 @@ async def test_the_answer_of_a_run_that_nobody_read_is_told_as_the_model_wrote_i
     assert [json.loads(text) for text in texts(conn, run_id)] == [{"city": "Rome"}]
 
 
+async def test_an_answer_of_which_nothing_was_told_is_told_with_its_end(db: PostgresDb, conn: Conn) -> None:
+    hand = await hire(db)
+    for said in ((), ("do", "ne")):
+        run_id = await submit(db, kind="agent", definition={})
+        claimed = await hand.claim_one()
+        await hand.verbs.watch(run_id)
+        if said:
+            await tell(hand, claimed, *said)
+        await hand.complete(claimed)
+        assert "".join(texts(conn, run_id)) == "done"
+        assert kinds(conn, run_id)[-1] == "completed"
+
+
 async def test_events_are_written_by_the_worker_that_holds_the_run(db: PostgresDb, conn: Conn, ear: Ear) -> None:
     run_id = await submit(db, streams=True)
     hand = await hire(db)

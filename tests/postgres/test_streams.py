@@ -386,7 +386,7 @@ async def test_an_event_that_the_database_refuses_costs_the_stream_and_not_the_r
         results = [await run.aresult(timeout=10) for run in runs]
     assert results == ["Sun.", "It rains."]
     assert text_of(await all_of(runs[1].aevents())) == "It rains."
-    assert kinds_of(await all_of(runs[0].aevents())) == ["started", "completed"]
+    assert kinds_of(await all_of(runs[0].aevents())) == ["started", "text", "completed"]
     assert "events of it cannot be written" in caplog.text
 
 
