@@ -243,6 +243,7 @@ class Streams:
             stream.written()
         elif is_written is None or not self._is_patient:
             stream.forget()
+            stream.number(-1)  # should it be ours all the same, others may have told something meanwhile
         if stream in self._waiting:  # the next time others come first
             del self._waiting[stream]
             self._waiting[stream] = None

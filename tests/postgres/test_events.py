@@ -247,6 +247,18 @@ async def test_a_worker_that_has_lost_a_run_writes_nothing_to_it(db: PostgresDb,
     assert await old.verbs.write_events([told(first, 3, "late"), told(fourth, 2, "in time")]) == {run_ids[3]: True}
 
 
+async def test_nothing_is_written_to_a_run_that_nobody_reads_whatever_its_worker_believes(
+    db: PostgresDb, conn: Conn
+) -> None:
+    run_id = await submit(db)
+    hand = await hire(db)
+    claimed = await hand.claim_one()
+    assert await tell(hand, claimed, "It ") is None
+    await hand.verbs.watch(run_id)
+    assert await tell(hand, claimed, "rains.")
+    assert kinds(conn, run_id) == ["started", "text"]
+
+
 async def test_what_ends_a_run_waits_for_events_that_are_being_written(db: PostgresDb, conn: Conn, dsn: str) -> None:
     run_id = await submit(db, streams=True)
     hand = await hire(db)
