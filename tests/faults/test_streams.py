@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Literal
 
 import anyio
@@ -12,6 +13,7 @@ from support.counting_agent import CountingModel, counted, counting
 from support.database import Conn
 from support.netfault import Proxy
 from support.processes import Process, Processes
+from support.rows import row_of
 from support.settings import FAST
 from support.speaking import LISTENERS, Reading, SpeakingModel, all_of, kinds_of, text_of
 from support.tables import one
@@ -247,3 +249,21 @@ async def test_what_is_said_while_the_database_is_away_is_told_when_it_is_back(
         await until(lambda: reading.is_over, within=20)
     assert reading.text == "abcdefghi"
     assert [event.attempt for event in reading.events if event.kind == "started"] == [1]
+
+
+async def test_a_worker_that_leaves_while_the_database_is_away_does_not_stay_for_its_events(
+    proxy: Proxy, conn: Conn
+) -> None:
+    going_on = anyio.Event()
+    hasty = replace(FAST, reconnect_timeout=0.3, statement_timeout=1.0)
+    async with PostgresDb(proxy.conninfo, worker="external", settings=hasty) as db:
+        agent = Agent(name="Speaking", model=SpeakingModel("It ", going_on, "rains."), db=db)
+        with anyio.fail_after(20):
+            async with Worker(db, grace=1):
+                run = await agent.arun("?", background=True, stream=True)
+                await until(lambda: one(conn, "select count(*) from pgrun.events") == 2)
+                proxy.refuse()
+                going_on.set()
+        proxy.accept()
+    assert [row["kind"] for row in conn.execute("select kind from pgrun.events order by seq")] == ["started", "text"]
+    assert row_of(conn, run.run_id)["status"] == "running", "others will rescue it"
