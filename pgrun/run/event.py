@@ -26,7 +26,8 @@ class RunEvent(BaseModel):
     tool_call_completed      call_id, name, duration in seconds; result or error: what the model is shown
     model_call_completed     model, usage, duration in seconds; the next text begins another answer
     retried, released        error, due_at: another attempt follows; the answer so far is void
-    paused, resumed          (a person is waited for)
+    paused                   requirements: what a person has to decide
+    resumed                  (it goes on)
     completed                output, content_type, metrics
     error                    error, metrics
     cancelled                metrics

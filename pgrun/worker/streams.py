@@ -160,8 +160,8 @@ class Streams:
     async def settle(self, claimed: Claimed) -> None:
         """Returns when the events of a run are written whose attempt has ended."""
         stream = self._open.pop((claimed.run_id, claimed.fence), None)
+        self._hurry.set()
         while stream is not None and stream.waits:
-            self._hurry.set()
             await self._written.wait()
 
     def drop(self, claimed: Claimed) -> None:
@@ -243,6 +243,7 @@ class Streams:
             stream.written()
         elif is_written is None or not self._is_patient:
             stream.forget()
+            stream.number(-1)  # should it be ours all the same, others may have told something meanwhile
         if stream in self._waiting:  # the next time others come first
             del self._waiting[stream]
             self._waiting[stream] = None

@@ -397,10 +397,12 @@ begin
                                       jsonb_build_object('attempt', new.attempt, 'worker_id', new.worker_id), new.started_at);
         end if;
         perform pgrun._tell_steps(new.run_id);
-        if new.kind = 'agent' and new.status = 'completed' then
-            perform pgrun._tell_event(new.run_id, new.attempt, 'text', jsonb_build_object(
-                'text', case when new.output_schema is null then new.output #>> '{}' else new.output::text end), new.finished_at);
-        end if;
+    end if;
+    -- An answer of which nothing was told comes in one piece; its reader may have begun when the worker had just finished.
+    if told = 'completed' and new.kind = 'agent' and (begins or not exists (
+            select from pgrun.events e where e.run_id = new.run_id and e.kind = 'text' and e.attempt = new.attempt)) then
+        perform pgrun._tell_event(new.run_id, new.attempt, 'text', jsonb_build_object(
+            'text', case when new.output_schema is null then new.output #>> '{}' else new.output::text end), new.finished_at);
     end if;
     if told is not null then
         perform pgrun._tell_event(new.run_id, case when new.status = 'pending' then old.attempt else new.attempt end, told,
@@ -409,7 +411,7 @@ begin
                 when 'completed' then jsonb_build_object('output', new.output, 'content_type', new.content_type, 'metrics', new.metrics)
                 when 'error' then jsonb_build_object('error', new.error, 'metrics', new.metrics)
                 when 'cancelled' then jsonb_build_object('metrics', new.metrics)
-                when 'paused' then '{}'
+                when 'paused' then jsonb_build_object('requirements', coalesce(to_jsonb(new) -> 'requirements', '[]'))
                 when 'resumed' then '{}'
                 else jsonb_build_object('error', case when old.status = 'running' then new.error end, 'due_at', new.due_at)
             end,

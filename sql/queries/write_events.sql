@@ -4,9 +4,9 @@
 -- :events is one JSON object, {run_id: {"fence": …, "seq": …, "events": [[kind, data], …]}}, where seq is the number of the first.
 -- A repeat, because the client could not know whether the first call had been committed, changes nothing.
 --
--- Fenced: a run that was claimed again since, or is no longer running, gets nothing. The lock on its row makes everyone wait who ends
--- the run or takes it over: whatever they tell comes after. A row that somebody else has locked, perhaps a person in a long
--- transaction, is skipped, so that the other runs need not wait.
+-- Fenced: a run that was claimed again since, is no longer running, or is read by nobody, gets nothing. The lock on its row makes
+-- everyone wait who ends the run or takes it over: whatever they tell comes after. A row that somebody else has locked, perhaps a
+-- person in a long transaction, is skipped, so that the other runs need not wait.
 -- Returns the runs that the worker still holds, and whether their events are written.
 with given as materialized (
     select :'events'::jsonb as events),
@@ -15,7 +15,7 @@ held as materialized (
       from pgrun.jobs j
      where j.run_id = any (array(select jsonb_object_keys(events)::uuid from given))
        and j.fence = ((select events from given) -> j.run_id::text ->> 'fence')::bigint
-       and coalesce(j.status = 'running', false)
+       and coalesce(j.status = 'running' and j.streams, false)
      order by j.run_id
        for no key update skip locked),
 added as (
@@ -33,4 +33,4 @@ select j.run_id::text, exists (select from held h where h.run_id = j.run_id) as 
  cross join told
  where j.run_id = any (array(select jsonb_object_keys(events)::uuid from given))
    and j.fence = ((select events from given) -> j.run_id::text ->> 'fence')::bigint
-   and coalesce(j.status = 'running', false);
+   and coalesce(j.status = 'running' and j.streams, false);

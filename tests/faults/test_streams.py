@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, Literal
 
 import anyio
@@ -12,8 +13,9 @@ from support.counting_agent import CountingModel, counted, counting
 from support.database import Conn
 from support.netfault import Proxy
 from support.processes import Process, Processes
+from support.rows import row_of
 from support.settings import FAST
-from support.speaking import Reading, SpeakingModel, all_of, kinds_of, text_of
+from support.speaking import LISTENERS, Reading, SpeakingModel, all_of, kinds_of, text_of
 from support.tables import one
 from support.until import Heard, until, until_heard
 
@@ -47,13 +49,19 @@ def printed(*tails: Process) -> list[RunEvent]:
     return [RunEvent.model_validate(json.loads(line)) for line in lines if line.endswith("}")]
 
 
+def said_in(reading: Reading, attempt: int) -> int:
+    """How many pieces of text of an attempt a reader has seen."""
+    return sum(event.attempt == attempt and event.text != "" for event in reading.events)
+
+
 async def test_fifty_readers_see_the_same_while_workers_and_one_of_them_are_killed(
-    dsn: str, db: PostgresDb, processes: Processes
+    dsn: str, db: PostgresDb, conn: Conn, processes: Processes
 ) -> None:
-    first = processes.worker(*WORKER)
-    await first.ready()
-    run = await counting(db).arun("300 0.01", background=True, stream=True)
+    conn.execute("select pgrun.pause_queue('default')")  # until everybody is there
+    run = await counting(db).arun("400 0.01", background=True, stream=True)
     tails = [processes.pgrun("tail", run.run_id, "--json") for _ in range(3)]
+    started = [processes.worker(*WORKER) for _ in range(3)]
+    workers = {await each.ready(): each for each in started}
     async with AsyncExitStack() as stack:
         others = [await stack.enter_async_context(PostgresDb(dsn, worker="external", settings=FAST)) for _ in range(2)]
         agents = [counting(each) for each in (db, *others)]
@@ -61,26 +69,25 @@ async def test_fifty_readers_see_the_same_while_workers_and_one_of_them_are_kill
         readings = [Reading(agents[number % 3].aevents(run.run_id)) for number in range(47)]
         for reading in readings:
             group.start_soon(reading.read)
+        await until(lambda: one(conn, LISTENERS) == 4, within=20, shown="three tails and this process listen")
 
+        conn.execute("select pgrun.resume_queue('default')")
         await until(lambda: len(readings[0].events) > 30 and len(printed(tails[0])) > 10, within=20)
         tails[0].kill()
         seen = printed(tails[0])[-1].seq
         tails.append(processes.pgrun("tail", run.run_id, "--json", "--after", str(seen)))
-        second = processes.worker(*WORKER)
-        await second.ready()
-        first.kill()
-        await until(lambda: readings[0].events[-1].attempt == 2 and readings[0].events[-1].text, within=20)
-        third = processes.worker(*WORKER)
-        await third.ready()
-        second.kill()
+        for attempt in (1, 2):
+            await until(lambda: said_in(readings[0], attempt) > 20, within=20, shown=readings[0].events[-5:])  # noqa: B023
+            owner = next(event for event in readings[0].events if (event.kind, event.attempt) == ("started", attempt))
+            workers[owner.data["worker_id"]].kill()
         await until(lambda: all(reading.is_over for reading in readings), within=30)
 
     events = readings[0].events
     assert [event.seq for event in events] == [*range(1, len(events) + 1)]
     assert [event.attempt for event in events if event.kind == "started"] == [1, 2, 3]
-    assert events[-1].content == counted(300) == text_of(event for event in events if event.attempt == 3)
+    assert events[-1].content == counted(400) == text_of(event for event in events if event.attempt == 3)
     assert all(reading.events == events for reading in readings)
-    assert await tails[1].ends() == await tails[2].ends() == await tails[3].ends() == 0
+    assert [await tail.ends() for tail in tails[1:]] == [0, 0, 0]
     for read in (printed(tails[1]), printed(tails[2]), printed(tails[0], tails[3])):
         assert read == events
 
@@ -242,3 +249,21 @@ async def test_what_is_said_while_the_database_is_away_is_told_when_it_is_back(
         await until(lambda: reading.is_over, within=20)
     assert reading.text == "abcdefghi"
     assert [event.attempt for event in reading.events if event.kind == "started"] == [1]
+
+
+async def test_a_worker_that_leaves_while_the_database_is_away_does_not_stay_for_its_events(
+    proxy: Proxy, conn: Conn
+) -> None:
+    going_on = anyio.Event()
+    hasty = replace(FAST, reconnect_timeout=0.3, statement_timeout=1.0)
+    async with PostgresDb(proxy.conninfo, worker="external", settings=hasty) as db:
+        agent = Agent(name="Speaking", model=SpeakingModel("It ", going_on, "rains."), db=db)
+        with anyio.fail_after(20):
+            async with Worker(db, grace=1):
+                run = await agent.arun("?", background=True, stream=True)
+                await until(lambda: one(conn, "select count(*) from pgrun.events") == 2)
+                proxy.refuse()
+                going_on.set()
+        proxy.accept()
+    assert [row["kind"] for row in conn.execute("select kind from pgrun.events order by seq")] == ["started", "text"]
+    assert row_of(conn, run.run_id)["status"] == "running", "others will rescue it"

@@ -198,6 +198,19 @@ async def test_the_answer_of_a_run_that_nobody_read_is_told_as_the_model_wrote_i
     assert [json.loads(text) for text in texts(conn, run_id)] == [{"city": "Rome"}]
 
 
+async def test_an_answer_of_which_nothing_was_told_is_told_with_its_end(db: PostgresDb, conn: Conn) -> None:
+    hand = await hire(db)
+    for said in ((), ("do", "ne")):
+        run_id = await submit(db, kind="agent", definition={})
+        claimed = await hand.claim_one()
+        await hand.verbs.watch(run_id)
+        if said:
+            await tell(hand, claimed, *said)
+        await hand.complete(claimed)
+        assert "".join(texts(conn, run_id)) == "done"
+        assert kinds(conn, run_id)[-1] == "completed"
+
+
 async def test_events_are_written_by_the_worker_that_holds_the_run(db: PostgresDb, conn: Conn, ear: Ear) -> None:
     run_id = await submit(db, streams=True)
     hand = await hire(db)
@@ -232,6 +245,18 @@ async def test_a_worker_that_has_lost_a_run_writes_nothing_to_it(db: PostgresDb,
     assert await old.verbs.write_events([told(each, 3, "late") for each in (first, second, third)]) == {}
     assert [stream(conn, run_id) for run_id in run_ids] == before
     assert await old.verbs.write_events([told(first, 3, "late"), told(fourth, 2, "in time")]) == {run_ids[3]: True}
+
+
+async def test_nothing_is_written_to_a_run_that_nobody_reads_whatever_its_worker_believes(
+    db: PostgresDb, conn: Conn
+) -> None:
+    run_id = await submit(db)
+    hand = await hire(db)
+    claimed = await hand.claim_one()
+    assert await tell(hand, claimed, "It ") is None
+    await hand.verbs.watch(run_id)
+    assert await tell(hand, claimed, "rains.")
+    assert kinds(conn, run_id) == ["started", "text"]
 
 
 async def test_what_ends_a_run_waits_for_events_that_are_being_written(db: PostgresDb, conn: Conn, dsn: str) -> None:

@@ -67,6 +67,24 @@ async def test_a_backlog_is_worked_off_over_several_looks(
     assert kept(conn) == 1
 
 
+async def test_events_may_go_earlier_than_their_runs(
+    db: PostgresDb, conn: Conn, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retention, "_BATCH", 2)
+    run_ids = [await submit(db, streams=True) for _ in range(6)]
+    hand = await hire(db)
+    await hand.complete(*await hand.claim())
+    conn.execute(
+        "update pgrun.jobs set finished_at = now() - interval '2 days' where run_id = any (%s::uuid[])", [run_ids[:5]]
+    )
+    await (await retention_of(db, Settings())).look()
+    assert one(conn, "select count(distinct run_id) from pgrun.events") == 6
+    await (await retention_of(db, replace(FAST, event_retention=86_400.0))).look()
+    assert one(conn, "select run_id::text from pgrun.events limit 1") == run_ids[5]
+    assert kept(conn) == 6
+    assert ("pruned_events", {"runs": 5}) in heard
+
+
 async def test_a_failure_is_said_and_forgiven(db: PostgresDb, conn: Conn, caplog: pytest.LogCaptureFixture) -> None:
     looks = await retention_of(db, A_DAY)
     conn.execute("alter table pgrun.workers rename to elsewhere")

@@ -11,6 +11,10 @@ from pgrun.errors import AttemptError
 from pgrun.models.base import ModelRequest, ModelResponse
 from support.models import USAGE
 
+LISTENERS = """select count(*) from pg_stat_activity
+                where datname = current_database() and query = 'listen "pgrun_events"'"""
+"""How many processes listen for events; true until ten seconds after the last of them."""
+
 Item = str | anyio.Event | ModelResponse | AttemptError
 
 

@@ -15,6 +15,7 @@ from pgrun import (
     RetryPolicy,
     Run,
     RunContext,
+    RunEvent,
     RunMetrics,
     RunOutput,
     RunRequirement,
@@ -180,6 +181,21 @@ async def tasks_of_async_and_plain_functions(db: PostgresDb) -> None:
     await count.asubmit()  # type: ignore[call-arg]
     count.options(colour="red")  # type: ignore[call-arg]
     count.options(delay="5")  # type: ignore[arg-type]
+
+
+async def streams(agent: Agent[City], task: Task[[], int]) -> None:
+    async for event in agent.arun("?", stream=True):
+        assert_type(event, RunEvent)
+    run = await agent.arun("?", stream=True, background=True)
+    assert_type(run, RunOutput[City])
+    assert_type(await agent.arun("?", stream=True, background=True, output_schema=Fact), RunOutput[Fact])
+    async for event in run.aevents(after=3):
+        assert_type(event.content, Any)
+    for event in agent.run("?", stream=True):
+        assert_type(event.text, str)
+    assert_type(agent.run("?", stream=True, background=True), RunOutput[City])
+    assert_type(next(agent.events(run.run_id)), RunEvent)
+    assert_type(next((await task.asubmit()).events(after=1)), RunEvent)
 
 
 async def tasks_with_options(db: PostgresDb) -> None:

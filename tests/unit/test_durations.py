@@ -68,8 +68,10 @@ def test_a_retention_lasts_at_least_an_hour_or_for_ever(retention: float | None)
 
 @pytest.mark.parametrize("retention", [0, -1, 3599.9, math.nan, math.inf, "7d"])
 def test_a_shorter_retention_is_refused(retention: float) -> None:
-    with pytest.raises(UsageError, match=r"retention=.*from 3600 \(an hour\) to a century, or None"):
+    with pytest.raises(UsageError, match=r"^retention=.*from 3600 \(an hour\) to a century, or None"):
         Settings(retention=retention)
+    with pytest.raises(UsageError, match=r"^event_retention=.*from 3600 \(an hour\) to a century, or None"):
+        Settings(event_retention=retention)
 
 
 def test_by_default_nothing_is_deleted() -> None:
