@@ -56,6 +56,7 @@ class Journal:
         keeps_calls: Whether another attempt finds what `note_call` is told.
         patience: Seconds for which this attempt waits for an answer that its provider has only queued.
         waits: Whether this attempt does nothing but wait for an answer that another can take up just as well.
+        leaves_call: Whether the attempt has failed before it had an answer that can still be had.
     """
 
     keeps_calls = False
@@ -63,6 +64,7 @@ class Journal:
 
     def __init__(self, recorded: Mapping[int, Step] = MappingProxyType({}), call: CallUnderWay | None = None) -> None:
         self.waits = False
+        self.leaves_call = False
         self._recorded = recorded
         self._call = call
         self._last = 0
