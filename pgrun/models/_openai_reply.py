@@ -50,8 +50,7 @@ async def events(raw: "LegacyAPIResponse[Any]") -> AsyncGenerator[dict[str, Any]
             if isinstance(event, dict):
                 yield event
     finally:
-        with anyio.CancelScope(shield=True):
-            await stream.close()
+        await stream.close()  # which the HTTP client shields by itself
 
 
 async def read_out(stream: AsyncGenerator[dict[str, Any], None]) -> None:

@@ -62,7 +62,7 @@ class ResponsesCall:
         self._reached: int | None = None  # sequence number of the last event seen
         self._pause = _FIRST_PAUSE
         self._patience = watch.patience
-        self._waiting = anyio.CancelScope()
+        self._waiting = anyio.CancelScope()  # of the call that is under way
 
     async def ask(self, body: dict[str, Any]) -> Any:
         """Asks, and returns the `Response` when it has ended; or whatever else the server sent.
@@ -71,7 +71,7 @@ class ResponsesCall:
             AnswerQueued: The provider has not begun with it for as long as the watch has patience.
             AttemptError: Nothing was begun, nobody knows, or the provider is out of reach; `answer` says which.
         """
-        with self._waiting:
+        with anyio.CancelScope() as self._waiting:
             try:
                 with in_our_words(self._endpoint):
                     found = await self._read(await self._api.create(**body, timeout=self._timeout))
@@ -93,7 +93,7 @@ class ResponsesCall:
         """
         self.response_id = response_id
         self._patience = min(self._patience, _GLANCE)
-        with self._waiting:
+        with anyio.CancelScope() as self._waiting:
             return await self._go_on()
         raise self._queued()
 

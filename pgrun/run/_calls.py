@@ -127,6 +127,7 @@ class _Made(Watch):
                     self._failure = self._failure or error
         finally:
             self._journal.wait(False)
+            self._journal.leaves_call = self._goes_on_without_us(request)
             if not self._is_noted:
                 with anyio.move_on_after(_LAST_WORD, shield=True):
                     await self._note()
@@ -134,6 +135,11 @@ class _Made(Watch):
             raise self._failure
         assert self._response is not None
         return self._response
+
+    def _goes_on_without_us(self, request: ModelRequest) -> bool:
+        if self._response is not None or (self._response_id or request.response_id) is None:
+            return False
+        return not isinstance(self._failure, AttemptError) or self._failure.answer == "pending"
 
     async def _note(self) -> None:
         try:

@@ -64,6 +64,7 @@ class Journal:
         said: What has been said to the run while it was open, as far as that is known; the journal says where it was heard.
         heard: How much of it was heard.
         state: Of the session, as far as it is known.
+        leaves_call: Whether the attempt has failed before it had an answer that can still be had.
     """
 
     keeps_calls = False
@@ -81,6 +82,7 @@ class Journal:
         self.said: list[str] = []
         self.heard = 0
         self.state: State = {}
+        self.leaves_call = False
         self._recorded = recorded
         self._begun = begun
         self._call = call

@@ -103,7 +103,7 @@ class Attempt:
         except ChildrenOpen:
             return Park(self.metrics)
         except QuotaExceeded as error:
-            return Release(self._settings.quota_delay, _error(claimed, error), self.metrics, _leaves_call(error))
+            return Release(self._settings.quota_delay, _error(claimed, error), self.metrics, self._leaves_call)
         except RunPaused as pause:
             asked = [each.to_json() for each in pause.requirements]
             return Pause(asked, _holds_session(self._work), self.metrics, self.tools)
@@ -129,15 +129,19 @@ class Attempt:
         return _AgentWork(claimed, definition, journal, past, children=children, stream=self._stream)
 
     def _after(self, error: BaseException) -> Decision:
-        claimed, leaves_call = self._claimed, _leaves_call(error)
+        claimed = self._claimed
         if _may_retry(error) and claimed.attempt < claimed.max_attempts:
             retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
             policy = self._work.policy if self._work else RetryPolicy()
             delay = policy.delay(claimed.attempt, retry_after=retry_after)
-            return Retry(delay, _error(claimed, error), self.metrics, leaves_call)
-        return Ending(
-            claimed, "error", self.metrics, error=_error(claimed, error), tools=self.tools, keeps_call=leaves_call
-        )
+            return Retry(delay, _error(claimed, error), self.metrics, self._leaves_call)
+        failure, keeps_call = _error(claimed, error), self._leaves_call
+        return Ending(claimed, "error", self.metrics, error=failure, tools=self.tools, keeps_call=keeps_call)
+
+    @property
+    def _leaves_call(self) -> bool:
+        """Whether the provider still works on an answer, or has it."""
+        return isinstance(self._work, _AgentWork) and self._work.turns.calls.journal.leaves_call
 
 
 def _is_stopped() -> bool:
@@ -271,11 +275,6 @@ def _schema(json_schema: str) -> OutputSchema[Any]:
 def _may_retry(error: BaseException) -> bool:
     """Whether another attempt may end better: the provider was unavailable, or something nobody foresaw went wrong."""
     return isinstance(error, ModelUnavailable) or not isinstance(error, AttemptError | UsageError)
-
-
-def _leaves_call(error: BaseException) -> bool:
-    """Whether the provider still works on an answer, or has it."""
-    return isinstance(error, AttemptError) and error.answer == "pending"
 
 
 def _read_metrics(claimed: Claimed) -> RunMetrics:

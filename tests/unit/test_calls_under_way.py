@@ -1,6 +1,7 @@
 """Calls of the model as the journal sees them: noted before they are used, taken up by id, made twice only if that may be."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -145,6 +146,26 @@ async def test_what_a_model_raises_comes_out_as_itself(error: Exception) -> None
     with pytest.raises(type(error)) as caught:
         await Calls(Provider(fails(error)), Notes()).make(1, HELLO)
     assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "leaves"),
+    [(unavailable("pending"), True), (unavailable("none"), False), (ValueError("a fault"), True), (None, False)],
+)
+async def test_an_attempt_that_fails_leaves_an_answer_that_can_still_be_had(error: Any, leaves: bool) -> None:
+    async def begins(request: ModelRequest) -> ModelResponse:
+        request.watch.created("resp_1")
+        if error is not None:
+            raise error
+        return ModelResponse("Hi")
+
+    journal = Notes()
+    with suppress(ModelUnavailable, ValueError):
+        await Calls(Provider(begins), journal).make(1, HELLO)
+    assert journal.leaves_call is leaves
+    with suppress(ModelUnavailable, ValueError):
+        await Calls(Provider(fails(error or ValueError())), journal).make(2, HELLO)
+    assert not journal.leaves_call, "of this one there is no id"
 
 
 async def test_a_call_that_is_under_way_is_taken_up_and_no_other() -> None:
