@@ -141,7 +141,7 @@ class Attempt:
     @property
     def _leaves_call(self) -> bool:
         """Whether the provider still works on an answer, or has it."""
-        return isinstance(self._work, _AgentWork) and self._work.turns.calls.journal.leaves_call
+        return isinstance(self._work, _AgentWork) and self._work.leaves_call
 
 
 def _is_stopped() -> bool:
@@ -226,6 +226,10 @@ class _AgentWork:
     @property
     def waits(self) -> bool:
         return self._execution.journal.waits
+
+    @property
+    def leaves_call(self) -> bool:
+        return self._execution.journal.leaves_call
 
     @property
     def heard(self) -> int:
