@@ -18,6 +18,7 @@ import anyio
 from pydantic_core import from_json
 
 from pgrun._agent_options import AgentOptions, check_names, definition_of
+from pgrun._agent_talks import Talks
 from pgrun._ids import check_run_id
 from pgrun._stopping import stop_left_calls
 from pgrun._sync import iterate_sync, run_sync
@@ -26,7 +27,7 @@ from pgrun.db.verbs import NewRun
 from pgrun.db.waiting import not_found
 from pgrun.errors import PgrunError, SessionBusy, UsageError
 from pgrun.run._storable import to_jsonable
-from pgrun.run.base import RunOutput, RunStatus, output_from_row, result_of
+from pgrun.run.base import RunOutput, output_from_row, result_of
 from pgrun.run.cancel import is_unwanted
 from pgrun.run.children import AgentTool
 from pgrun.run.definition import AgentDefinition
@@ -37,7 +38,6 @@ from pgrun.run.options import AgentRunOptions, Choices, check_multitask, check_n
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.run.partial import shape_of
 from pgrun.run.requirement import RunRequirement, mark_stored, not_stored
-from pgrun.run.state import Change, merging
 from pgrun.streaming import read_events
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ _NEVER = 86_400.0 * 365
 _registry: dict[str, "Agent[Any]"] = {}
 
 
-class Agent(Generic[T]):
+class Agent(Talks, Generic[T]):
     """A named definition of how to answer: a model, what it is told, and the type of its answers.
 
     Args:
@@ -351,60 +351,6 @@ class Agent(Generic[T]):
     def cancel_run(self, run_id: str) -> bool:
         """The same as `acancel_run`, for code without an event loop."""
         return run_sync(self.acancel_run, run_id)
-
-    async def asteer(self, run_id: str, message: str) -> RunStatus:
-        """Says something to a run that is under way: the model reads it before its next answer, also if it was about to end.
-
-        Returns:
-            The status of the run. One that is pending hears it when it begins, after its input.
-
-        Raises:
-            RunEnded: It has ended, or is being cancelled.
-            RunNotFound: There is no such run.
-            UsageError: It executes a task, or the message cannot be stored.
-        """
-        db = self._needs_db()
-        return RunStatus(await (await db.connected()).verbs.steer(check_run_id(run_id), check_name("message", message)))
-
-    def steer(self, run_id: str, message: str) -> RunStatus:
-        """The same as `asteer`, for code without an event loop."""
-        return run_sync(self.asteer, run_id, message)
-
-    async def aget_session_state(self, session_id: str) -> dict[str, Any]:
-        """The state of a session as it is now, see `RunContext.session_state`; empty for one that nobody knows."""
-        return await (await self._needs_db().connected()).verbs.session_state(check_name("session_id", session_id))
-
-    def get_session_state(self, session_id: str) -> dict[str, Any]:
-        """The same as `aget_session_state`, for code without an event loop."""
-        return run_sync(self.aget_session_state, session_id)
-
-    async def aset_session_state(self, session_id: str, state: Mapping[str, Any]) -> dict[str, Any]:
-        """Puts another state in place of the one that is there, and returns it.
-
-        Raises:
-            UsageError: It cannot be stored; the message has the path.
-        """
-        return await self._change_state(session_id, [{"path": [], "op": "set", "value": _state(state)}])
-
-    def set_session_state(self, session_id: str, state: Mapping[str, Any]) -> dict[str, Any]:
-        """The same as `aset_session_state`, for code without an event loop."""
-        return run_sync(self.aset_session_state, session_id, state)
-
-    async def aupdate_session_state(self, session_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Sets these values in it, object by object, and returns all of it; what is not mentioned stays.
-
-        Raises:
-            UsageError: They cannot be stored; the message has the path.
-        """
-        return await self._change_state(session_id, merging(_state(values)))
-
-    def update_session_state(self, session_id: str, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The same as `aupdate_session_state`, for code without an event loop."""
-        return run_sync(self.aupdate_session_state, session_id, values)
-
-    async def _change_state(self, session_id: str, changes: list[Change]) -> dict[str, Any]:
-        verbs = (await self._needs_db().connected()).verbs
-        return await verbs.change_session_state(check_name("session_id", session_id), changes)
 
     def as_tool(self, *, name: str | None = None, description: str | None = None) -> AgentTool:
         """This agent as a tool of another one: each call is a run of its own, with the caller's as its parent.
@@ -766,13 +712,6 @@ def _read(db: PostgresDb, row: Row, schema: OutputSchema[Any] | None) -> RunOutp
     if row["status"] == "completed" and schema is not None:
         content = schema.load(content)
     return output_from_row(row, content, _Handle(db, schema))
-
-
-def _state(values: Mapping[str, Any]) -> dict[str, Any]:
-    if not isinstance(values, Mapping):
-        raise UsageError(f"session_state: a dict, not {values!r:.100}")
-    state: dict[str, Any] = to_jsonable(values, name="session_state")
-    return state
 
 
 def _schema_of(output_schema: Any) -> OutputSchema[Any] | None:

@@ -43,7 +43,8 @@ async def test_polling_and_cancelling(start: Start, models: ModelServer) -> None
     assert await output_of(start("polling")) == [
         *("polled: Paris.", "cancel says True", "while running: True", "before it starts: True")
     ]
-    assert [call.outcome for call in models.calls] == ["answered", "aborted"]
+    assert [call.outcome for call in models.calls][:1] == ["answered"]
+    assert {call.outcome for call in models.calls[1:]} <= {"aborted"}  # none, if it was cancelled before it asked
 
 
 async def test_a_limit_of_runs_at_once(start: Start, models: ModelServer) -> None:

@@ -19,7 +19,10 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("run.base", "run.event", "run.requirement", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
-    **dict.fromkeys(("agent", "_agent_options", "streaming", "task", "_stopping", "tools", "media"), 3),
+    **dict.fromkeys(
+        ("agent", "_agent_options", "_agent_talks", "streaming", "task", "_stopping", "tools", "media"),
+        3,
+    ),
     "worker": 4,
     **dict.fromkeys(("cli", "testing", "__main__", ""), 5),
 }
