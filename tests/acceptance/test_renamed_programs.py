@@ -78,4 +78,4 @@ async def test_cancelling_from_another_process(start: Start, models: ModelServer
     models.always(hang(), match="essay")
     said = await output_of(start("cancel_elsewhere"))
     assert sorted(said) == ["another process cancels: True", "the worker saw: True"]
-    assert {call.outcome for call in models.calls} <= {"aborted"}
+    assert {call.outcome for call in models.calls} <= {"aborted"}  # or it was stopped before it asked
