@@ -255,10 +255,10 @@ async def test_a_worker_that_leaves_while_the_database_is_away_does_not_stay_for
     proxy: Proxy, conn: Conn
 ) -> None:
     going_on = anyio.Event()
-    hasty = replace(FAST, reconnect_timeout=0.3, statement_timeout=1.0)
+    hasty = replace(FAST, reconnect_timeout=1.0, statement_timeout=3.0)
     async with PostgresDb(proxy.conninfo, worker="external", settings=hasty) as db:
         agent = Agent(name="Speaking", model=SpeakingModel("It ", going_on, "rains."), db=db)
-        with anyio.fail_after(20):
+        with anyio.fail_after(40):
             async with Worker(db, grace=1):
                 run = await agent.arun("?", background=True, stream=True)
                 await until(lambda: one(conn, "select count(*) from pgrun.events") == 2)

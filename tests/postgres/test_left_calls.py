@@ -7,11 +7,14 @@ import pytest
 from support.database import Conn
 from support.ear import Ear
 from support.hands import Hand, cancelled, completed, failed, hire, lose, submit
+from support.models import ScriptedModel
 from support.rows import row_of
 from support.tables import one, perform
 
 from pgrun import PostgresDb
-from pgrun.db.verbs import Claimed
+from pgrun._stopping import stop_left_calls
+from pgrun.db.verbs import Claimed, Ending
+from pgrun.run.definition import AgentDefinition
 
 ERROR: dict[str, Any] = {"type": "ModelUnavailable", "message": "away"}
 
@@ -176,6 +179,24 @@ async def test_a_left_call_is_for_those_who_have_its_model(db: PostgresDb, conn:
     conn.execute("""update pgrun.jobs set definition = '{"model": {}}'""")
     (call,) = await hand.verbs.take_left_calls([], queues=["mail", "default"])
     assert call.definition == '{"model": {}}'
+
+
+async def test_it_is_stopped_at_each_model_that_it_may_be_from(db: PostgresDb, conn: Conn) -> None:
+    class Stoppable(ScriptedModel):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stopped: list[str] = []
+
+        async def stop(self, response_id: str) -> None:
+            self.stopped.append(response_id)
+
+    first, parser = Stoppable(), Stoppable()
+    hand, run = await calling(db, kind="agent", definition={})
+    await hand.verbs.finish([Ending(run, "cancelled", {}, keeps_call=True)])
+    taken = await hand.verbs.take_left_calls([], run_id=run.run_id)
+    await stop_left_calls(hand.verbs, taken, lambda *_: AgentDefinition(first, parser_model=parser))
+    assert first.stopped == parser.stopped == ["resp_1"]
+    assert left(conn) == []
 
 
 async def test_after_a_day_nobody_tries_any_more(db: PostgresDb, conn: Conn) -> None:
