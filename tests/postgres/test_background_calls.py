@@ -4,14 +4,17 @@ from itertools import pairwise
 from typing import Any
 
 import anyio
+import psycopg
 import pytest
 from pydantic import BaseModel
 from support.database import Conn
 from support.rows import row_of
+from support.settings import FAST
 from support.tables import one
 from support.until import until
 
 from pgrun import Agent, OpenAIChat, OpenAIResponses, PostgresDb, RetryPolicy, RunCancelled, RunFailed, Worker, tool
+from pgrun.db.embedded import EmbeddedPostgres
 from pgrun.testing import (
     ModelServer,
     Usage,
@@ -301,10 +304,15 @@ async def test_a_model_that_knows_no_background_mode_costs_no_note(
 @pytest.mark.slow
 @pytest.mark.timeout(90)
 async def test_a_long_run_writes_what_is_new_and_goes_on_from_its_last_step(
-    db: PostgresDb, conn: Conn, provider: ModelServer
+    own_server: EmbeddedPostgres, own_dsn: str, provider: ModelServer
 ) -> None:
-    """A hundred turns with a history of 200 kB."""
+    """A hundred turns with a history of 200 kB; on a server where nobody else writes."""
+    async with PostgresDb(own_dsn, worker="external", settings=FAST) as db:
+        with psycopg.connect(own_dsn, autocommit=True, row_factory=psycopg.rows.dict_row) as conn:
+            await _take_a_hundred_turns(db, conn, provider)
 
+
+async def _take_a_hundred_turns(db: PostgresDb, conn: Conn, provider: ModelServer) -> None:
     @tool(repeat="pure")
     async def look(number: int) -> str:
         """Looks."""
