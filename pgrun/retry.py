@@ -1,9 +1,9 @@
 """When to try again: the rule by which a worker turns a failed attempt into the moment of the next one."""
 
-import random
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from pgrun._jitter import uniform
 from pgrun.errors import UsageError
 
 Ambiguous = Literal["retry", "fail"]
@@ -44,6 +44,6 @@ class RetryPolicy:
     def delay(self, attempt: int, *, retry_after: float | None = None) -> float:
         """Seconds to wait after the given attempt (counted from 1) has failed."""
         doubled = self.base_delay * 2.0 ** min(attempt - 1, 60)
-        spread = min(doubled, self.max_delay) * (1 + random.uniform(-self.jitter, self.jitter))
+        spread = min(doubled, self.max_delay) * (1 + uniform(-self.jitter, self.jitter))
         # Jitter goes on top of Retry-After too: everyone was told the same second.
-        return max(spread, (retry_after or 0.0) * (1 + random.uniform(0, self.jitter)))
+        return max(spread, (retry_after or 0.0) * (1 + uniform(0, self.jitter)))

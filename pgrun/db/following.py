@@ -5,12 +5,12 @@ has not read waits in the table. Notifications, reconnects and polling only deci
 """
 
 import logging
-import random
 from collections.abc import Callable, Iterable, Sequence
 
 import anyio
 
 from pgrun import events
+from pgrun._jitter import uniform
 from pgrun.db._runtime import Runtime
 from pgrun.db.verbs import EventRow, Page, Place, Verbs
 from pgrun.errors import PgrunError, RunNotFound
@@ -176,7 +176,7 @@ class Following:
 
     def _interval(self) -> float:
         longest = min(_POLL_LISTENING, self._settings.poll_interval) if self._listening else self._pause
-        return longest * random.uniform(0.9, 1.1)
+        return longest * uniform(0.9, 1.1)
 
     async def _look_for(self, readers: Iterable[Reader]) -> None:
         waiting: dict[Place, list[Reader]] = {}

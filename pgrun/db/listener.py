@@ -10,7 +10,6 @@ there are, no result waits behind them.
 
 import logging
 import os
-import random
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, Protocol
@@ -20,6 +19,7 @@ import anyio
 import psycopg
 
 from pgrun import events
+from pgrun._jitter import uniform
 from pgrun.db._address import Address
 from pgrun.db._background import background
 from pgrun.db._connection import Connection, connection
@@ -161,7 +161,7 @@ class _Listener:
                 pause = _TRY_AGAIN
             except (psycopg.Error, OSError) as error:
                 _log.debug("the listener lost its connection: %s", error)
-                pause = backoff * random.uniform(0.5, 1.5)
+                pause = backoff * uniform(0.5, 1.5)
                 backoff = min(backoff * 2, _LONGEST_BACKOFF)
             finally:
                 self._announce(listening=False)

@@ -7,13 +7,13 @@ the polling interval only decide when to look; what counts is the row.
 
 import logging
 import math
-import random
 import time
 from collections.abc import Iterable, Sequence
 
 import anyio
 
 from pgrun import events
+from pgrun._jitter import uniform
 from pgrun.db._connection import Row
 from pgrun.db._runtime import Runtime
 from pgrun.errors import PgrunError, RunNotFound
@@ -121,7 +121,7 @@ class Waiting:
     def _interval(self) -> float:
         settings = self._settings
         interval = settings.poll_interval if self._listening_since < math.inf else settings.poll_interval_without_listen
-        return interval * random.uniform(0.9, 1.1)
+        return interval * uniform(0.9, 1.1)
 
     async def _look_at(self, run_ids: list[str]) -> None:
         # Who comes while the database looks may have made the run go on: that it was paused is old news to them.

@@ -1,10 +1,10 @@
 """A worker inside the process that submits runs: always in mode embedded, in mode auto while no live daemon serves them."""
 
 import logging
-import random
 
 import anyio
 
+from pgrun._jitter import uniform
 from pgrun.db.postgres import PostgresDb
 from pgrun.errors import DatabaseError
 from pgrun.run.concurrency import get_background_max_concurrency
@@ -38,4 +38,4 @@ async def _all_served(db: PostgresDb, queues: set[str]) -> bool:
 
 
 async def _pause() -> None:
-    await anyio.sleep(_LOOK_FOR_DAEMONS * random.uniform(0.8, 1.2))
+    await anyio.sleep(_LOOK_FOR_DAEMONS * uniform(0.8, 1.2))

@@ -1,11 +1,11 @@
 """What providers still work on for runs that have ended is stopped by any worker that sees it, whoever ended the run."""
 
 import logging
-import random
 from collections.abc import Callable, Sequence
 
 import anyio
 
+from pgrun._jitter import uniform
 from pgrun._stopping import stop_left_calls
 from pgrun.agent import known_definition
 from pgrun.db.verbs import Verbs
@@ -42,7 +42,7 @@ class LeftCalls:
         while True:
             self._woken = anyio.Event()
             await self.look(*served())
-            with anyio.move_on_after(_LOOK_EVERY * random.uniform(0.5, 1.5)):
+            with anyio.move_on_after(_LOOK_EVERY * uniform(0.5, 1.5)):
                 await self._woken.wait()
 
     async def look(self, queues: Sequence[str], names: Sequence[str]) -> None:

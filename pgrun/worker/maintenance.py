@@ -1,11 +1,11 @@
 """What keeps the queue whole when somebody dies: every worker looks after the others' runs. There is no leader."""
 
 import logging
-import random
 import time
 from collections.abc import Collection
 
 from pgrun import events
+from pgrun._jitter import uniform
 from pgrun.db.verbs import Verbs
 from pgrun.errors import DatabaseError
 from pgrun.settings import Settings
@@ -22,7 +22,7 @@ class Maintenance:
     def __init__(self, verbs: Verbs, settings: Settings) -> None:
         self._verbs = verbs
         self._settings = settings
-        self._sessions_in = random.uniform(0, _SESSIONS_EVERY)
+        self._sessions_in = uniform(0, _SESSIONS_EVERY)
         self._strays_at = 0.0
 
     async def look(self, worker_id: str) -> float:
@@ -43,7 +43,7 @@ class Maintenance:
             _log.warning("maintenance is put off: %s", error)
             next_lease = None
         # A little after the lease has run out, and not all workers at once.
-        pause = max(longest if next_lease is None else min(next_lease, longest), 0.0) + random.uniform(0.02, 0.2)
+        pause = max(longest if next_lease is None else min(next_lease, longest), 0.0) + uniform(0.02, 0.2)
         self._sessions_in -= pause
         return pause
 

@@ -1,11 +1,11 @@
 """What keeps the tables from growing for ever: every worker prunes a little now and then. There is no leader."""
 
 import logging
-import random
 
 import anyio
 
 from pgrun import events
+from pgrun._jitter import uniform
 from pgrun.db.pruning import Prunable, prune
 from pgrun.db.verbs import Verbs
 from pgrun.errors import PgrunError
@@ -27,10 +27,10 @@ class Retention:
 
     async def look_forever(self) -> None:
         """Looks about once a minute. The first look comes at random too: of many short-lived workers a few get to it."""
-        await anyio.sleep(random.uniform(0, _LOOK_EVERY))
+        await anyio.sleep(uniform(0, _LOOK_EVERY))
         while True:
             await self.look()
-            await anyio.sleep(_LOOK_EVERY * random.uniform(0.5, 1.5))
+            await anyio.sleep(_LOOK_EVERY * uniform(0.5, 1.5))
 
     async def look(self) -> None:
         """Forgets workers, and deletes some of the runs that ended before the retention, if there is one."""

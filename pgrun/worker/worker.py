@@ -2,7 +2,6 @@
 
 import logging
 import os
-import random
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -15,6 +14,7 @@ from uuid import uuid4
 import anyio
 
 from pgrun import events
+from pgrun._jitter import uniform
 from pgrun.agent import registered_agents
 from pgrun.db import listener
 from pgrun.db.postgres import Connected, PostgresDb
@@ -273,7 +273,7 @@ class Worker:
         _tell(claimed)
         if positions and not claimed:
             return await self._claim(free)  # from the first run, which is where it begins now
-        interval *= random.uniform(0.9, 1.1)
+        interval *= uniform(0.9, 1.1)
         pause = interval if next_due is None else min(interval, max(next_due, 0.0))
         self._look_at = time.monotonic() + pause
         return claimed, pause

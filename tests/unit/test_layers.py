@@ -15,7 +15,8 @@ PACKAGE = Path(pgrun.__file__).parent
 
 LAYERS: dict[str, int] = {
     **dict.fromkeys(
-        ("errors", "settings", "events", "_context", "_hosting", "_ids", "_durations", "_threads", "_sync"), 0
+        ("errors", "settings", "events", "_context", "_hosting", "_ids", "_jitter", "_durations", "_threads", "_sync"),
+        0,
     ),
     **dict.fromkeys(("run.base", "run.event", "run.requirement", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
