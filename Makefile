@@ -8,8 +8,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/pgrun demo
 
-# Files go to PROCESSES processes, which share one server; make test PROCESSES=1 TESTS=tests/unit runs a part, in one process.
-PROCESSES ?= 2
+# Files go to PROCESSES processes, which share one server and wait for it much of the time;
+# make test PROCESSES=1 TESTS=tests/unit runs a part, in one process.
+PROCESSES ?= 3
 TESTS ?= tests
 
 test: lint
