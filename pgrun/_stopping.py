@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
-from pgrun.db.verbs import LeftCall, Verbs
+from pgrun.db.records import LeftCall
+from pgrun.db.verbs import Verbs
 from pgrun.errors import PgrunError
 from pgrun.models.base import BackgroundModel
 from pgrun.run.definition import AgentDefinition

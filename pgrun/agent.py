@@ -5,10 +5,9 @@ and whichever worker claims it finds its whole definition there.
 """
 
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import replace
-from datetime import datetime
 from functools import lru_cache, partial
 from typing import Any, Generic, Literal, TypeVar, Unpack, overload
 from uuid import uuid4
@@ -17,17 +16,19 @@ from weakref import WeakSet
 import anyio
 from pydantic_core import from_json
 
+from pgrun._agent_decides import Decides
 from pgrun._agent_options import AgentOptions, check_names, definition_of
+from pgrun._agent_runs import Handle, checked, read, schema_of, settled, submitted
 from pgrun._agent_talks import Talks
 from pgrun._ids import check_run_id
 from pgrun._stopping import stop_left_calls
 from pgrun._sync import iterate_sync, run_sync
 from pgrun.db.postgres import PostgresDb
-from pgrun.db.verbs import NewRun
+from pgrun.db.records import NewRun
 from pgrun.db.waiting import not_found
 from pgrun.errors import PgrunError, SessionBusy, UsageError
 from pgrun.run._storable import to_jsonable
-from pgrun.run.base import RunOutput, output_from_row, result_of
+from pgrun.run.base import RunOutput, result_of
 from pgrun.run.cancel import is_unwanted
 from pgrun.run.children import AgentTool
 from pgrun.run.definition import AgentDefinition
@@ -35,22 +36,20 @@ from pgrun.run.event import RunEvent, check_after
 from pgrun.run.inline import check_nobody_is_waited_for, execute_here
 from pgrun.run.inline_stream import stream_here
 from pgrun.run.options import AgentRunOptions, Choices, check_multitask, check_name, choose_for_agent
-from pgrun.run.output import OutputSchema, known_type
+from pgrun.run.output import OutputSchema
 from pgrun.run.partial import shape_of
-from pgrun.run.requirement import RunRequirement, mark_stored, not_stored
 from pgrun.streaming import read_events
 
 T = TypeVar("T")
 S = TypeVar("S")
 Row = Mapping[str, Any]
-Requirements = Iterable[RunRequirement]
 
 _NEVER = 86_400.0 * 365
 
 _registry: dict[str, "Agent[Any]"] = {}
 
 
-class Agent(Talks, Generic[T]):
+class Agent(Decides, Talks, Generic[T]):
     """A named definition of how to answer: a model, what it is told, and the type of its answers.
 
     Args:
@@ -89,7 +88,7 @@ class Agent(Talks, Generic[T]):
             {each: options.get(each) for each in ("user_id", "metadata")}, **self._defaults(), metadata={}
         )
         self._metadata, self._context = own.metadata, own.context or {}
-        self.output_schema = _schema_of(output_schema)
+        self.output_schema = schema_of(output_schema)
         # As JSON, once: it goes into every run, and a worker of this process recognises the agent by it. None for an agent with
         # code, whose runs are recognised by its name alone.
         self.stored_definition: dict[str, Any] | None = (
@@ -296,7 +295,7 @@ class Agent(Talks, Generic[T]):
         row = await (await db.connected()).verbs.get(check_run_id(run_id))
         if row is None or (session_id is not None and row["session_id"] != session_id):
             return None
-        return _read(db, row, _schema_of(output_schema) or self._schema_for(row))
+        return read(db, row, schema_of(output_schema) or self._schema_for(row))
 
     @overload
     def get_run_output(
@@ -367,98 +366,6 @@ class Agent(Talks, Generic[T]):
         run = self._new_run(request, self.output_schema, choices)
         return run._replace(parent_run_id=parent_run_id)
 
-    @overload
-    async def acontinue_run(
-        self, run: RunOutput[S], *, requirements: Requirements | None = None, background: bool = False
-    ) -> RunOutput[S]: ...
-    @overload
-    async def acontinue_run(
-        self,
-        *,
-        run_id: str,
-        requirements: Requirements | None = None,
-        output_schema: type[S],
-        background: bool = False,
-    ) -> RunOutput[S]: ...
-    @overload
-    async def acontinue_run(
-        self,
-        *,
-        run_id: str,
-        requirements: Requirements | None = None,
-        output_schema: Any = None,
-        background: bool = False,
-    ) -> RunOutput[Any]: ...
-    async def acontinue_run(
-        self,
-        run: RunOutput[Any] | None = None,
-        *,
-        run_id: str | None = None,
-        requirements: Requirements | None = None,
-        output_schema: Any = None,
-        background: bool = False,
-    ) -> RunOutput[Any]:
-        """Stores what a person has decided on the calls that a paused run waits for, so that it goes on, on any worker.
-
-        Args:
-            run: The paused run, whose `active_requirements` have been decided on.
-            run_id: Its id, instead.
-            requirements: The decisions, if they are not in `run`.
-            output_schema: Type of `content`; by default as in `run`, or as `aget_run_output` has it.
-            background: Return as soon as the decisions are stored.
-
-        Returns:
-            As `arun`; in the foreground the paused run again as long as something is still open, or open anew. Cancelling a
-            foreground call does not cancel the run: the decisions stand.
-
-        Raises:
-            UsageError: Nothing was decided, or a decision does not fit or was taken otherwise already. Those before it stand.
-            RunNotFound: There is no such run.
-            RunFailed: The foreground run ended in `error`.
-            RunCancelled: Someone cancelled the foreground run.
-        """
-        db = self._needs_db()
-        run_id = check_run_id(run.run_id if run else run_id)
-        verbs = (await db.connected()).verbs
-        row = await verbs.get(run_id)
-        if row is None:
-            raise not_found(run_id)
-        known = run._handle._schema if run and isinstance(run._handle, _Handle) else None
-        schema = _schema_of(output_schema) or known or self._schema_for(row)
-        decided = run.requirements if requirements is None and run else requirements or ()
-        new = not_stored(decided, waiting=_read(db, row, None).active_requirements)
-        await db.approve(run_id, [each.decision() for each in new], queue=row["queue"])
-        mark_stored(new)
-        if background:
-            return _read(db, await verbs.get(run_id) or row, schema)
-        return _checked(await _Handle(db, schema).settle(run_id))
-
-    @overload
-    def continue_run(
-        self, run: RunOutput[S], *, requirements: Requirements | None = None, background: bool = False
-    ) -> RunOutput[S]: ...
-    @overload
-    def continue_run(
-        self,
-        *,
-        run_id: str,
-        requirements: Requirements | None = None,
-        output_schema: type[S],
-        background: bool = False,
-    ) -> RunOutput[S]: ...
-    @overload
-    def continue_run(
-        self,
-        *,
-        run_id: str,
-        requirements: Requirements | None = None,
-        output_schema: Any = None,
-        background: bool = False,
-    ) -> RunOutput[Any]: ...
-    def continue_run(self, run: RunOutput[Any] | None = None, **options: Any) -> RunOutput[Any]:
-        """The same as `acontinue_run`, for code without an event loop."""
-        return run_sync(partial(self.acontinue_run, run, **options))
-
     async def adeclare(self, db: PostgresDb | None = None) -> None:
         """Records the definition in the database, so that SQL can submit runs by name; the first run does it by itself.
 
@@ -502,7 +409,7 @@ class Agent(Talks, Generic[T]):
         self, input: Any, output_schema: Any, options: AgentRunOptions
     ) -> tuple[Any, OutputSchema[Any] | None, Choices]:
         choices = self._choose(options)
-        data, schema = to_jsonable(input), _schema_of(output_schema) or self.output_schema
+        data, schema = to_jsonable(input), schema_of(output_schema) or self.output_schema
         if self.db is None:
             check_nobody_is_waited_for(self.name, self.definition.tools)
             if choices.multitask:
@@ -547,19 +454,19 @@ class Agent(Talks, Generic[T]):
         if created_at is None:  # submitted before under this run_id: the answer to an idempotent caller
             row = await (await db.connected()).verbs.get(run.run_id)
             if row is not None:
-                known: RunOutput[Any] = _read(db, row, schema)
+                known: RunOutput[Any] = read(db, row, schema)
                 return known
-        return _submitted(run, created_at, _Handle(db, schema, since=began))
+        return submitted(run, created_at, Handle(db, schema, since=began))
 
     async def _complete(self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
         try:
-            settled = await _settled(await self._submit(db, run, schema))
+            ended = await settled(await self._submit(db, run, schema))
         except (UsageError, SessionBusy):  # nothing was submitted
             raise
         except BaseException:
             await self._cancel_unheard(run.run_id)
             raise
-        return _checked(settled)
+        return checked(ended)
 
     async def _stream(
         self, db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None
@@ -576,7 +483,7 @@ class Agent(Talks, Generic[T]):
             raise
         row = await (await db.connected()).verbs.get(run.run_id)
         if row is not None and row["finished_at"] is not None:
-            result_of(_read(db, row, schema))
+            result_of(read(db, row, schema))
 
     async def _cancel_unheard(self, run_id: str) -> None:
         """Nobody waits for a foreground run any more: what it would still cost is saved.
@@ -654,69 +561,3 @@ def _check_name_is_its_own(agent: Agent[Any]) -> None:
             f'another agent with the name "{agent.name}" was declared after this one, with other tools, and workers tell them '
             "apart by name: give each a name of its own, and declare it once"
         )
-
-
-class _Handle:
-    """How a `RunOutput` waits for its run, which had not ended at `since`."""
-
-    def __init__(self, db: PostgresDb, schema: OutputSchema[Any] | None, *, since: float = 0.0) -> None:
-        self._db = db
-        self._schema = schema
-        self._since = since
-
-    async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
-        row = await self._db.wait_for(run_id, timeout, since=self._since)
-        return _read(self._db, row, self._schema)
-
-    def events(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
-        return read_events(self._db, run_id, after, shape_of(self._schema))
-
-    async def settle(self, run_id: str) -> RunOutput[Any]:
-        """The run once it has ended or waits for a person."""
-        row = await self._db.wait_for(run_id, None, or_paused=True, since=self._since)
-        return _read(self._db, row, self._schema)
-
-
-async def _settled(run: RunOutput[Any]) -> RunOutput[Any]:
-    """The run once it has ended or waits for a person."""
-    if run.status.is_final:
-        return run
-    assert isinstance(run._handle, _Handle)
-    return await run._handle.settle(run.run_id)
-
-
-def _checked(settled: RunOutput[Any]) -> RunOutput[Any]:
-    """The run itself if it has completed or is paused; else raises what became of it."""
-    if not settled.is_paused:
-        result_of(settled)
-    return settled
-
-
-def _submitted(run: NewRun, created_at: datetime | None, handle: "_Handle") -> RunOutput[Any]:
-    output: RunOutput[Any] = RunOutput(
-        run_id=run.run_id,
-        session_id=run.session_id,
-        agent_name=run.name,
-        content_type=run.content_type,
-        input=run.input,
-        created_at=created_at,
-        parent_run_id=run.parent_run_id,
-        metadata=run.metadata,
-    )
-    output._handle = handle
-    return output
-
-
-def _read(db: PostgresDb, row: Row, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
-    content = row["output"]
-    if row["status"] == "completed" and schema is not None:
-        content = schema.load(content)
-    return output_from_row(row, content, _Handle(db, schema))
-
-
-def _schema_of(output_schema: Any) -> OutputSchema[Any] | None:
-    if output_schema is None:
-        return None
-    if isinstance(output_schema, dict):
-        return known_type(output_schema) or OutputSchema.from_json(output_schema)
-    return OutputSchema.of(output_schema)

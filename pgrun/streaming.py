@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator
 
 from pgrun.db.postgres import PostgresDb
-from pgrun.db.verbs import Place
+from pgrun.db.records import Place
 from pgrun.run.event import EventReader, RunEvent, Shape
 
 

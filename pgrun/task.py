@@ -13,7 +13,7 @@ from pgrun._context import in_own_context
 from pgrun._ids import new_run_id, new_run_ids
 from pgrun._sync import run_sync
 from pgrun.db.postgres import PostgresDb
-from pgrun.db.verbs import NewRun
+from pgrun.db.records import NewRun
 from pgrun.errors import UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._arguments import Arguments, Result

@@ -12,7 +12,8 @@ import anyio
 from pgrun import events
 from pgrun._jitter import uniform
 from pgrun.db._runtime import Runtime
-from pgrun.db.verbs import EventRow, Page, Place, Verbs
+from pgrun.db.records import EventRow, Page, Place
+from pgrun.db.verbs import Verbs
 from pgrun.errors import PgrunError, RunNotFound
 from pgrun.settings import Settings
 

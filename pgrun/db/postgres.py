@@ -28,9 +28,10 @@ from pgrun.db.embedded import embedded_url
 from pgrun.db.following import Following, Reader
 from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.pruning import Prunable, prune
+from pgrun.db.records import NewRun
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
-from pgrun.db.verbs import NewRun, Verbs
+from pgrun.db.verbs import Verbs
 from pgrun.db.waiting import Waiting, not_found
 from pgrun.errors import UsageError, WaitTimeout
 from pgrun.retry import RetryPolicy

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 import anyio
 
 from pgrun.db._shielding import to_its_end
-from pgrun.db.verbs import NewRun, Verbs
+from pgrun.db.records import NewRun
+from pgrun.db.verbs import Verbs
 from pgrun.errors import DatabaseUnavailable, PgrunError
 
 _BATCH = 1000  # runs per statement

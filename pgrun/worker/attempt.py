@@ -17,7 +17,8 @@ from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
 from pgrun.agent import known_definition
-from pgrun.db.verbs import Claimed, Ending, Verbs
+from pgrun.db.records import Claimed, Ending
+from pgrun.db.verbs import Verbs
 from pgrun.errors import AnswerQueued, AttemptError, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text

@@ -6,7 +6,8 @@ from uuid import UUID, uuid5
 
 from pgrun.agent import Agent
 from pgrun.db._connection import Row
-from pgrun.db.verbs import Claimed, NewRun, Verbs
+from pgrun.db.records import Claimed, NewRun
+from pgrun.db.verbs import Verbs
 from pgrun.run.base import RunFailure, RunMetrics
 from pgrun.run.children import AgentTool, Answered, Children, shown
 from pgrun.worker.history import patiently

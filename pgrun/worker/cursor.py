@@ -9,7 +9,7 @@ done only under a backlog and while it pays, and every now and then there is a l
 import time
 from collections.abc import Mapping, Sequence
 
-from pgrun.db.verbs import FIRST, Claimed, Position
+from pgrun.db.records import FIRST, Claimed, Position
 
 _SLOW = 0.01  # seconds that a look from the first may take
 _SLACK = 0.05  # seconds by which transactions commonly overtake each other

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from pgrun.db.verbs import Ending
+from pgrun.db.records import Ending
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from typing import TypeVar
 import anyio
 
 from pgrun.db._connection import Row
-from pgrun.db.verbs import Claimed, Verbs
+from pgrun.db.records import Claimed
+from pgrun.db.verbs import Verbs
 from pgrun.errors import DatabaseUnavailable
 from pgrun.run.conversation import Past
 from pgrun.run.definition import AgentDefinition

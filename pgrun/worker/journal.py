@@ -7,7 +7,8 @@ from typing import Any
 import anyio
 from pydantic_core import from_json
 
-from pgrun.db.verbs import Claimed, Verbs
+from pgrun.db.records import Claimed
+from pgrun.db.verbs import Verbs
 from pgrun.errors import DatabaseUnavailable, LeaseLost, PgrunError
 from pgrun.run.journal import CallUnderWay, Journal, Step
 from pgrun.run.requirement import RunRequirement

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 import anyio
 
 from pgrun import events
-from pgrun.db.verbs import Claimed, Ending, Verbs
+from pgrun.db.records import Claimed, Ending
+from pgrun.db.verbs import Verbs
 from pgrun.errors import DatabaseError
 from pgrun.run._storable import storable_text
 from pgrun.worker.attempt import unforeseen

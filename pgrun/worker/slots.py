@@ -9,7 +9,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from pgrun import events
-from pgrun.db.verbs import Claimed, Ending
+from pgrun.db.records import Claimed, Ending
 from pgrun.worker.attempt import Attempt
 from pgrun.worker.decision import Decision, Leave
 from pgrun.worker.recorder import Recorder

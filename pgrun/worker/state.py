@@ -4,7 +4,8 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from pgrun.db.verbs import Claimed, Verbs
+from pgrun.db.records import Claimed
+from pgrun.db.verbs import Verbs
 from pgrun.run.definition import AgentDefinition
 from pgrun.run.journal import Journal
 from pgrun.run.state import beginning

@@ -14,7 +14,8 @@ from typing import Any
 import anyio
 from pydantic_core import to_json
 
-from pgrun.db.verbs import Claimed, Ending, Told, Verbs
+from pgrun.db.records import Claimed, Ending, Told
+from pgrun.db.verbs import Verbs
 from pgrun.errors import DatabaseUnavailable
 from pgrun.run.stream import Stream
 from pgrun.worker.recorder import Recorder

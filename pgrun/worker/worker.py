@@ -18,7 +18,7 @@ from pgrun._jitter import uniform
 from pgrun.agent import registered_agents
 from pgrun.db import listener
 from pgrun.db.postgres import Connected, PostgresDb
-from pgrun.db.verbs import Claimed, WorkerCard
+from pgrun.db.records import Claimed, WorkerCard
 from pgrun.errors import DatabaseError, UsageError
 from pgrun.run.stream import Stream
 from pgrun.task import registered_tasks

@@ -15,7 +15,7 @@ from support.tables import one
 from support.until import Heard, until
 
 from pgrun import PostgresDb, Worker
-from pgrun.db.verbs import Claimed
+from pgrun.db.records import Claimed
 from pgrun.worker.recorder import Recorder
 
 pytestmark = pytest.mark.slow

@@ -16,7 +16,7 @@ from support.tables import claim, finish, one, perform
 
 from pgrun import PostgresDb, RunNotFound
 from pgrun._ids import new_run_id
-from pgrun.db.verbs import Claimed, Place, Told
+from pgrun.db.records import Claimed, Place, Told
 
 
 def stream(conn: Conn, run_id: str) -> list[Row]:

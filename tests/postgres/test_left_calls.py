@@ -13,7 +13,7 @@ from support.tables import one, perform
 
 from pgrun import PostgresDb
 from pgrun._stopping import stop_left_calls
-from pgrun.db.verbs import Claimed, Ending
+from pgrun.db.records import Claimed, Ending
 from pgrun.run.definition import AgentDefinition
 
 ERROR: dict[str, Any] = {"type": "ModelUnavailable", "message": "away"}

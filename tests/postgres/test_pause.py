@@ -18,7 +18,7 @@ from support.rows import row_of
 from support.tables import one, perform, status
 
 from pgrun import PostgresDb, UsageError
-from pgrun.db.verbs import Claimed
+from pgrun.db.records import Claimed
 
 REFUND: dict[str, Any] = {
     **{"kind": "confirmation", "step": 2, "call_id": "call_1", "name": "refund"},

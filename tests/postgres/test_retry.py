@@ -8,7 +8,8 @@ from support.rows import row_of
 from support.tables import one
 
 from pgrun import PostgresDb
-from pgrun.db.verbs import Claimed, Verbs
+from pgrun.db.records import Claimed
+from pgrun.db.verbs import Verbs
 
 ERROR = {"type": "ModelUnavailable", "message": "busy"}
 

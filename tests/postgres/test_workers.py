@@ -11,7 +11,7 @@ from support.rows import Row, row_of
 from support.tables import one, perform, status
 
 from pgrun import PostgresDb
-from pgrun.db.verbs import WorkerCard
+from pgrun.db.records import WorkerCard
 
 
 def worker(conn: Conn, hand: Hand) -> Row:

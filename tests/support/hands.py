@@ -7,7 +7,8 @@ from uuid import uuid4
 
 from pgrun import PostgresDb
 from pgrun._ids import new_run_id
-from pgrun.db.verbs import Claimed, Ending, NewRun, Verbs, WorkerCard
+from pgrun.db.records import Claimed, Ending, NewRun, WorkerCard
+from pgrun.db.verbs import Verbs
 from support.database import Conn
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, field_validator
 
 from pgrun import Agent, OpenAIResponses, Settings
 from pgrun._ids import new_run_id
-from pgrun.db.verbs import Claimed, Ending
+from pgrun.db.records import Claimed, Ending
 from pgrun.run.output import OutputSchema
 from pgrun.testing import ModelServer, Usage, quota_exceeded, rate_limited, refusal, reply, server_error
 from pgrun.worker.attempt import Attempt

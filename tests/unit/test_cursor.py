@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from pgrun.db.verbs import Claimed
+from pgrun.db.records import Claimed
 from pgrun.worker import cursor
 from pgrun.worker.cursor import Cursor
 

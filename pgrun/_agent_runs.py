@@ -1,0 +1,81 @@
+"""How a row becomes what a caller of an agent holds: a `RunOutput` with its typed content, and the way to its end."""
+
+from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
+from typing import Any
+
+from pgrun.db.postgres import PostgresDb
+from pgrun.db.records import NewRun
+from pgrun.run.base import RunOutput, output_from_row, result_of
+from pgrun.run.event import RunEvent
+from pgrun.run.output import OutputSchema, known_type
+from pgrun.run.partial import shape_of
+from pgrun.streaming import read_events
+
+Row = Mapping[str, Any]
+
+
+class Handle:
+    """How a `RunOutput` waits for its run, which had not ended at `since`."""
+
+    def __init__(self, db: PostgresDb, schema: OutputSchema[Any] | None, *, since: float = 0.0) -> None:
+        self._db = db
+        self.schema = schema
+        self._since = since
+
+    async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
+        row = await self._db.wait_for(run_id, timeout, since=self._since)
+        return read(self._db, row, self.schema)
+
+    def events(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
+        return read_events(self._db, run_id, after, shape_of(self.schema))
+
+    async def settle(self, run_id: str) -> RunOutput[Any]:
+        """The run once it has ended or waits for a person."""
+        row = await self._db.wait_for(run_id, None, or_paused=True, since=self._since)
+        return read(self._db, row, self.schema)
+
+
+async def settled(run: RunOutput[Any]) -> RunOutput[Any]:
+    """The run once it has ended or waits for a person."""
+    if run.status.is_final:
+        return run
+    assert isinstance(run._handle, Handle)
+    return await run._handle.settle(run.run_id)
+
+
+def checked(run: RunOutput[Any]) -> RunOutput[Any]:
+    """The run itself if it has completed or is paused; else raises what became of it."""
+    if not run.is_paused:
+        result_of(run)
+    return run
+
+
+def submitted(run: NewRun, created_at: datetime | None, handle: Handle) -> RunOutput[Any]:
+    output: RunOutput[Any] = RunOutput(
+        run_id=run.run_id,
+        session_id=run.session_id,
+        agent_name=run.name,
+        content_type=run.content_type,
+        input=run.input,
+        created_at=created_at,
+        parent_run_id=run.parent_run_id,
+        metadata=run.metadata,
+    )
+    output._handle = handle
+    return output
+
+
+def read(db: PostgresDb, row: Row, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
+    content = row["output"]
+    if row["status"] == "completed" and schema is not None:
+        content = schema.load(content)
+    return output_from_row(row, content, Handle(db, schema))
+
+
+def schema_of(output_schema: Any) -> OutputSchema[Any] | None:
+    if output_schema is None:
+        return None
+    if isinstance(output_schema, dict):
+        return known_type(output_schema) or OutputSchema.from_json(output_schema)
+    return OutputSchema.of(output_schema)
