@@ -23,7 +23,7 @@ from _harness import harness, harness_server, split_peers
 FIGURES = {
     "seq": {"rate": "runs/s"},
     "bulk": {"rate": "runs/s"},
-    "drain1": {"rate": "runs/s"},
+    "drain1": {"rate": "runs/s", "wcpu_10k": "CPU s of workers per 10k", "scpu_10k": "CPU s of server per 10k"},
     "drain2": {"rate": "runs/s"},
     "latency": {"p50": "p50, ms", "p99": "p99, ms"},
     "await": {"p50": "p50, ms", "p99": "p99, ms"},

@@ -27,11 +27,11 @@ def main() -> None:
     options = made.parse_args()
     with server(options.database_url) as url, worker(url, "--import", "_daemon_streams"):
         report = anyio.run(_measure, url, options.tokens, options.per_second)
+        write(options.json, url, {"tokens": options.tokens, "per_second": options.per_second, "streams": report})
     columns = ["p50", "p95", "p99", "writes/s", "writes/s a stream", "tokens/s"]
     table(
         ["milliseconds", *columns], {name: [figures[column] for column in columns] for name, figures in report.items()}
     )
-    write(options.json, url, {"tokens": options.tokens, "per_second": options.per_second, "streams": report})
 
 
 async def _measure(url: str, tokens: int, per_second: float) -> dict[str, dict[str, float]]:
