@@ -18,7 +18,7 @@ _CHUNK = 1000  # rows per statement
 _FILL = """insert into pgrun.jobs (kind, name, queue, priority, input)
            select 'task', 'noop', (%(queues)s::text[])[1 + n %% cardinality(%(queues)s::text[])],
                   (%(priorities)s::smallint[])[1 + n %% cardinality(%(priorities)s::smallint[])],
-                  jsonb_build_object('number', n)
+                  jsonb_build_object('number', n, 'text', repeat(md5(n::text), 5))
              from generate_series(%(first)s::bigint, %(last)s) n"""
 
 
@@ -37,7 +37,11 @@ class Drained:
 
 
 def fill(url: str, runs: int, *, queues: Sequence[str] = ("default",), priorities: Sequence[int] = (0,)) -> None:
-    """Submits so many no-ops, spread evenly over queues and priorities, a thousand in a transaction."""
+    """Submits so many no-ops, spread evenly over queues and priorities, a thousand in a transaction.
+
+    Their inputs are as long as those of a `Backlog`: after a vacuum, smaller rows would go into the gaps that larger ones have left,
+    one to a page, and the log would take each of these pages whole.
+    """
     given = {"queues": list(queues), "priorities": list(priorities)}
     with psycopg.connect(url, autocommit=True) as conn:
         for first in range(0, runs, _CHUNK):
