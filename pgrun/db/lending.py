@@ -92,7 +92,7 @@ def _from_thread(conn: Any, execute: Callable[[str, Params], Rows]) -> Callable[
             "method without the a where no event loop runs"
         )
     # Not on the loop that serves all synchronous callers: a statement may wait for a lock. The lender waits meanwhile.
-    return partial(anyio.to_thread.run_sync, execute)
+    return lambda sql, params: anyio.to_thread.run_sync(execute, sql, params)
 
 
 async def _on_async_psycopg(conn: psycopg.AsyncConnection[Any], sql: str, params: Params) -> Rows:

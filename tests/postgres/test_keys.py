@@ -302,4 +302,4 @@ async def test_a_task_says_its_attempts_and_time_out_in_short(db: PostgresDb) ->
     assert (brief.retry, brief.timeout) == (RetryPolicy(max_attempts=2), 30)
     for wrong in ({"max_attempts": 2, "retry": RetryPolicy()}, {"timeout": 0}, {"max_attempts": 0}):
         with pytest.raises(UsageError):
-            db.task(**wrong)(lambda: None)  # type: ignore[call-overload]
+            db.task(**wrong)(lambda: None)

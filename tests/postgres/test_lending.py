@@ -229,9 +229,8 @@ async def test_the_wrong_kind_of_connection_is_refused_with_what_to_use(
 ) -> None:
     with pytest.raises(UsageError, match=r"conn= is synchronous \(psycopg.Connection\) and would block"):
         await double.options(conn=conn).asubmit(1)
-    with Session(create_engine(url_of(dsn))) as session:
-        with pytest.raises(UsageError, match=r"conn= is synchronous \(sqlalchemy.Session\)"):
-            await double.options(conn=session).asubmit(1)
+    with pytest.raises(UsageError, match=r"conn= is synchronous \(sqlalchemy.Session\)"):
+        await double.options(conn=Session(create_engine(url_of(dsn)))).asubmit(1)
     with pytest.raises(UsageError, match=r"conn= is asynchronous \(psycopg.AsyncConnection\): await"):
         await anyio.to_thread.run_sync(double.options(conn=mine).submit, 1)
     for stranger in ("postgresql://", object()):
