@@ -94,6 +94,9 @@ begin
           from (select g.key, array_agg(g.id order by g.place) as ids, array_agg(g.data order by g.place) as datas
                   from rows from (unnest(run_ids), unnest(keys), jsonb_array_elements(inputs)) with ordinality as g (id, key, data, place)
                  group by g.key) k;
+        if mode <> 'keep' then  -- before rows of its jobs, as everywhere
+            perform from pgrun.sessions s where s.session_id = common ->> 'session_id' for update;
+        end if;
         loop
             select jsonb_object_agg(value ->> 0, key) into ours from jsonb_each(wanted);
             select runs || coalesce(jsonb_object_agg(ours ->> f.id, f.run_id), '{}') into runs
