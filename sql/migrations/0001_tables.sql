@@ -160,9 +160,9 @@ create unique index jobs_key on pgrun.jobs (name, key)
       and case key_scope when 'pending' then started_at is null and finished_at is null when 'unfinished' then finished_at is null else true end;
 -- A submission that has replaced the input of a run, and is repeated because its answer was lost.
 create index jobs_resubmitted on pgrun.jobs (resubmitted_as) where resubmitted_as is not null;
--- Expiry: whose time is up.
-create index jobs_expiring on pgrun.jobs (expires_at) where expires_at is not null and status = 'pending';
-create index jobs_deadline on pgrun.jobs (deadline_at) where deadline_at is not null and status in ('pending', 'paused');
+-- Expiry: whose time is up, and when the next one is. The expression is _ends_at.
+create index jobs_limited on pgrun.jobs (least(deadline_at, case when started_at is null or attempt = 0 and error ->> 'type' = 'UnknownName' then expires_at end))
+    where status in ('pending', 'paused') and (expires_at is not null or deadline_at is not null);
 
 create table pgrun.steps (
     run_id      uuid not null references pgrun.jobs on delete cascade,

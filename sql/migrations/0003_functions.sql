@@ -8,6 +8,17 @@ create function pgrun._holds_key(j pgrun.jobs) returns boolean language sql immu
 $$;
 comment on function pgrun._holds_key(pgrun.jobs) is 'Whether a run holds its key, so that no other one with its name can have it.';
 
+-- Limits of time. Whoever has been started once does not expire any more; a worker that did not know its name has not started it.
+create function pgrun._starts_until(j pgrun.jobs) returns timestamptz language sql immutable as $$
+    select case when j.started_at is null or j.attempt = 0 and j.error ->> 'type' = 'UnknownName' then j.expires_at end
+$$;
+comment on function pgrun._starts_until(pgrun.jobs) is 'When a run expires; null if it does not, or not any more.';
+
+create function pgrun._ends_at(j pgrun.jobs) returns timestamptz language sql immutable as $$
+    select least(j.deadline_at, case when j.started_at is null or j.attempt = 0 and j.error ->> 'type' = 'UnknownName' then j.expires_at end)
+$$;
+comment on function pgrun._ends_at(pgrun.jobs) is 'When a run that nobody executes ends by itself, see expire_runs.sql; null: it does not.';
+
 -- Inserts runs that have everything but their ids, keys and inputs in common: one object, with the names of the columns; moments may
 -- be given in seconds: delay from now, expires and deadline from when it is due. Those that are there already, or whose key is
 -- held, are left out. In the order of their keys, so that two statements never wait for each other in a circle; of a session, which

@@ -108,7 +108,7 @@ async def test_what_waits_at_its_deadline_fails_with_its_last_error(
     await hand.verbs.retry(claimed, delay=30, error=error, metrics=None)
     let_pass(conn, "deadline_at")
     assert await hand.verbs.expire() == (1, None)
-    with pytest.raises(RunFailed, match=r"not ended by its deadline, .*; its last error: no such city") as caught:
+    with pytest.raises(RunFailed, match=r"not ended by its deadline, .* \(its last error: no such city\)") as caught:
         await run.aresult(timeout=10)
     assert isinstance(caught.value.__cause__, DeadlineExceeded)
     assert await hand.verbs.retry_ended(run.run_id) == "pending"  # a person may give it all the time again

@@ -216,7 +216,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         },
         {"jobs_pkey"},
     ),
-    "expire": ("expire_runs", lambda _: {}, {"jobs_expiring", "jobs_deadline", "jobs_pkey"}),
+    "expire": ("expire_runs", lambda _: {}, {"jobs_limited", "jobs_pkey"}),
     "prune 1000": ("prune_runs", lambda _: prune_params(batch=1000), {"jobs_finished", "jobs_pkey"}),
     "prune, filtered": (
         "prune_runs",
