@@ -243,7 +243,10 @@ class PostgresDb:
         Returns:
             In the order of the ids which run each of them is now: a new one, or the one that holds its key.
         """
-        if like.terms is None or like.terms.conn is None:
+        assert like.terms is not None
+        if like.terms.key_scope and not keys:
+            raise UsageError("key_scope=, key_period= and on_duplicate= say what holds for a key; give key=, too")
+        if like.terms.conn is None:
             connected = await self._takes(like.queue)
             placed = await connected.verbs.place(like, run_ids, inputs, keys)
         else:

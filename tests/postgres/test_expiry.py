@@ -12,7 +12,7 @@ from support.hands import Hand, hire
 from support.rows import clock, row_of
 from support.until import until
 
-from pgrun import PostgresDb, RetryPolicy, RunCancelled, RunExpired, RunFailed, Task, UsageError, Worker
+from pgrun import PostgresDb, RetryPolicy, RunCancelled, RunExpired, RunFailed, Task, Worker
 from pgrun.errors import AttemptTimeout, DeadlineExceeded
 
 SOON = RetryPolicy(base_delay=0.01, max_attempts=2)
@@ -219,33 +219,6 @@ async def test_what_is_claimed_after_its_deadline_is_not_begun(db: PostgresDb, c
         with pytest.raises(RunFailed, match="DeadlineExceeded"):
             await run.aresult(timeout=10)
     assert begun == []
-
-
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"due_at": datetime(2050, 1, 1)}, "without a time zone may mean any moment"),
-        ({"due_at": 60}, "due_at=60: a datetime with a time zone"),
-        ({"due_at": datetime(2050, 1, 1, tzinfo=UTC), "delay": 1}, "delay= and due_at= say the same"),
-        ({"expires": datetime(2050, 1, 1)}, "without a time zone"),
-        ({"expires": 0}, "expires=0: seconds, more than 0"),
-        ({"deadline": "1h"}, "deadline='1h': seconds"),
-        ({"timeout": -1}, "timeout=-1: seconds"),
-        ({"timeout": float("nan")}, "timeout=nan: seconds"),
-        ({"tags": "import"}, "tags='import': a list of texts"),
-        ({"tags": ["a", ""]}, "tags[1]='': a text"),
-        ({"key": ""}, "key='': a text"),
-        ({"key": "x" * 1001}, "key: at most 1000 characters"),
-        ({"key": "x", "key_scope": "period"}, "key_scope='period' is none of pending, unfinished, ever"),
-        ({"key": "x", "key_scope": "ever", "key_period": 5}, "key_scope= and key_period= both say"),
-        ({"key": "x", "max_delay": 5}, 'max_delay= bounds on_duplicate="debounce"'),
-        ({"key": "x", "on_duplicate": "both"}, "on_duplicate='both' is none of keep, replace, debounce"),
-    ],
-)
-async def test_what_cannot_be_is_refused_by_name(noop: Task[[], None], options: Any, says: str) -> None:
-    with pytest.raises(UsageError) as caught:
-        noop.options(**options)
-    assert says in str(caught.value)
 
 
 async def test_what_was_said_with_a_run_is_found_again(conn: Conn, noop: Task[[], None], hand: Hand) -> None:

@@ -11,7 +11,7 @@ from support.hands import Hand, failed, hire
 from support.rows import row_of
 from support.tables import one, perform
 
-from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy, Run, SessionBusy, Task, UsageError
+from pgrun import Agent, OpenAIResponses, PostgresDb, Run, SessionBusy, Task, UsageError
 from pgrun._ids import new_run_id
 
 
@@ -264,9 +264,8 @@ def test_plain_sql_holds_keys_too(conn: Conn) -> None:
     assert count(conn) == 4
 
 
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
+def test_what_cannot_be_is_refused_in_sql(conn: Conn) -> None:
+    for arguments, says in (
         ("key_scope => 'ever'", "need a key"),
         ("on_duplicate => 'replace'", "need a key"),
         ("key => '7', key_scope => 'period'", 'key_scope "period" is none of pending, unfinished, ever'),
@@ -276,30 +275,20 @@ def test_plain_sql_holds_keys_too(conn: Conn) -> None:
         ("delay => '1 h', due_at => now()", "due_at and delay say the same"),
         ("expires => '1 h', expires_at => now()", "expires and expires_at say the same"),
         ("deadline => '1 h', deadline_at => now()", "deadline and deadline_at say the same"),
-    ],
-)
-def test_what_cannot_be_is_refused_in_sql(conn: Conn, arguments: str, says: str) -> None:
-    with pytest.raises(psycopg.Error) as caught:
-        conn.execute(f"select pgrun.submit('ship', '1', {arguments})".encode())
-    assert caught.value.sqlstate == "PGR02"
-    assert says in str(caught.value)
+    ):
+        with pytest.raises(psycopg.Error) as caught:
+            conn.execute(f"select pgrun.submit('ship', '1', {arguments})".encode())
+        assert caught.value.sqlstate == "PGR02"
+        assert says in str(caught.value)
 
 
 async def test_a_key_is_for_one_run_and_keys_are_for_many(ship: Task[[int], str], conn: Conn) -> None:
     with pytest.raises(UsageError, match=r"key= is for one run; give asubmit_many keys="):
         await ship.options(key="7").asubmit_many([{"order": 1}])
+    with pytest.raises(UsageError, match=r"say what holds for a key; give key="):
+        await ship.options(key_scope="ever").asubmit(1)
     with pytest.raises(UsageError, match=r"keys: 1 of them for 2 calls"):
         await ship.asubmit_many([{"order": 1}, {"order": 2}], keys=["a"])
     with pytest.raises(UsageError, match=r"keys\[1\]='': a text"):
         await ship.asubmit_many([{"order": 1}, {"order": 2}], keys=["a", ""])
     assert count(conn) == 0
-
-
-async def test_a_task_says_its_attempts_and_time_out_in_short(db: PostgresDb) -> None:
-    @db.task(max_attempts=2, timeout=30)
-    async def brief() -> None: ...
-
-    assert (brief.retry, brief.timeout) == (RetryPolicy(max_attempts=2), 30)
-    for wrong in ({"max_attempts": 2, "retry": RetryPolicy()}, {"timeout": 0}, {"max_attempts": 0}):
-        with pytest.raises(UsageError):
-            db.task(**wrong)(lambda: None)
