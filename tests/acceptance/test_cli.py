@@ -120,8 +120,8 @@ def test_a_run_says_what_it_does_in_a_busy_session(cli: Cli, conn: Conn) -> None
 
 def test_a_run_is_submitted_under_a_key_and_found_by_what_was_said_with_it(cli: Cli, conn: Conn) -> None:
     said = ("--key", "7", "--tag", "import", "--tag", "night", "--metadata", '{"order": 7}', "--expires", "1h")
-    said = (*said, "--due-at", "2050-01-01T00:00:00+0100", "--max-attempts", "2", "--timeout", "1.5")
-    run_id = cli("submit", "ship", "{}", *said).stdout.strip()
+    also = ("--due-at", "2050-01-01T00:00:00+0100", "--max-attempts", "2", "--timeout", "1.5")
+    run_id = cli("submit", "ship", "{}", *said, *also).stdout.strip()
     assert cli("submit", "ship", "{}", "--key", "7").stdout.strip() == run_id
     row = conn.execute("select *, expires_at - due_at as lasts from pgrun.jobs").fetchone()
     assert row is not None

@@ -113,14 +113,15 @@ async def test_many_times_a_key_that_is_submitted_while_its_run_ends(db: Postgre
 async def test_of_many_that_submit_a_key_at_the_same_moment_one_makes_the_run(dsn: str, conn: Conn) -> None:
     with crew(dsn) as threads:
         for number in range(20):
-            with conn.transaction():  # all of them wait for the one that comes first, and it does not stay
+            with conn.transaction(
+                force_rollback=True
+            ):  # all of them wait for the one that comes first, and it does not stay
                 conn.execute(
                     "insert into pgrun.jobs (kind, name, key, key_scope) values ('task', 'count', %s, 'ever')",
                     [f"k{number}"],
                 )
                 answers = [threads.start(submit, [f"k{number}"]) for _ in range(8)]
                 await until(lambda: waiting(conn) == 8)
-                raise psycopg.Rollback
             outcomes = [answer.result()[0] for answer in answers]
             assert len({run_id for run_id, _ in outcomes}) == 1
             assert sum(is_new for _, is_new in outcomes) == 1

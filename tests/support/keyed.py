@@ -9,6 +9,7 @@ import json
 import sys
 
 from pgrun import PostgresDb, Task
+from pgrun.run.terms import OnDuplicate
 
 
 def declare(db: PostgresDb) -> Task[[int], int]:
@@ -21,10 +22,11 @@ def declare(db: PostgresDb) -> Task[[int], int]:
 
 async def main(mode: str, rounds: int, name: str) -> None:
     count = declare(PostgresDb(worker="external"))
+    on_duplicate: OnDuplicate = "replace" if mode == "replace" else "keep"
     made, found = list[str](), set[str]()
     for number in range(rounds):
         key = f"shared {number % 3}" if mode == "keep" else name
-        run = await count.options(key=key, on_duplicate=mode).asubmit(number)  # type: ignore[typeddict-item]
+        run = await count.options(key=key, on_duplicate=on_duplicate).asubmit(number)
         (found.add if run.duplicate else made.append)(run.run_id)
     print("made", json.dumps([made, [*found]]))
 
