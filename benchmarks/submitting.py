@@ -3,8 +3,8 @@
     python benchmarks/submitting.py [--runs 100000] [--single 500] [--rounds 3] [--json FILE] [--database-url URL]
 
 Per round, in new databases: plain calls; calls with tags; calls with a key each; the same keys again, all of which are held. Then
-single calls one after the other: plain, with a key, and on a connection that the caller lends, in a transaction for each. Medians,
-the ratio of each to the plain form, and the memory that the client took at most.
+single calls one after the other: plain, with a key, and on a connection that the caller lends, in a transaction for each.
+Medians, the ratio of each to the plain form, and the memory that the client took at most.
 """
 
 import resource

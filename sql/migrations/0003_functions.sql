@@ -75,6 +75,11 @@ $$;
 comment on function pgrun._resubmit(jsonb, jsonb) is
     'Replaces the input and the options of runs that hold a key and have not been started yet.';
 
+create function pgrun._without(those jsonb, others jsonb) returns jsonb language sql immutable as $$
+    select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(those) where not others ? key
+$$;
+comment on function pgrun._without(jsonb, jsonb) is 'The members of an object whose keys another one does not have; the operator - compares each with each.';
+
 -- Submits runs that differ in id, key and input only, with a key each or without any, and says for each of them which run it is now:
 -- itself, or the one that holds its key. Who holds it is asked first, but the unique index jobs_key decides: whoever inserts the same
 -- key waits there for the other to commit. What is found then may have ended meanwhile, so this goes round until each key has a run.
@@ -115,7 +120,7 @@ begin
                     union all
                     select j.run_id, j.resubmitted_as::text from pgrun.jobs j
                      where mode <> 'keep' and j.resubmitted_as = any (array(select jsonb_object_keys(ours)::uuid))) f;
-            wanted := wanted - array(select jsonb_object_keys(runs));
+            wanted := pgrun._without(wanted, runs);
             -- A period that is over holds its key until somebody wants it again.
             update pgrun.jobs j set key_scope = null, key_until = null
              where j.name = named and j.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(j)
@@ -126,7 +131,7 @@ begin
             select runs || coalesce(jsonb_object_agg(j.key, j.run_id), '{}') into runs
               from pgrun.jobs j
              where j.name = named and j.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(j);
-            wanted := wanted - array(select jsonb_object_keys(runs));
+            wanted := pgrun._without(wanted, runs);
             exit when wanted = '{}';
 
             begin
@@ -140,7 +145,7 @@ begin
                 end if;
                 made := made || added;
                 runs := runs || coalesce((select jsonb_object_agg(key, value -> 0) from jsonb_each(wanted) where added ? (value ->> 0)), '{}');
-                wanted := wanted - array(select jsonb_object_keys(runs));
+                wanted := pgrun._without(wanted, runs);
             exception
                 when unique_violation then null;  -- somebody was faster: it is found in the next round
                 when sqlstate 'PGR03' then  -- the session may be busy with the very run that holds the key
