@@ -143,6 +143,12 @@ async def test_a_worker_without_a_free_slot_ends_them_in_time(db: PostgresDb, co
     assert row["finished_at"] >= row["expires_at"]
 
 
+async def test_where_there_is_no_worker_whoever_waits_ends_them(noop: Task[[], None]) -> None:
+    run = await noop.options(expires=0.1).asubmit()
+    with pytest.raises(RunExpired):
+        await run.aresult(timeout=10)
+
+
 async def test_an_attempt_that_takes_too_long_is_stopped_and_the_next_one_follows(db: PostgresDb, conn: Conn) -> None:
     attempts: list[str] = []
 
