@@ -113,7 +113,7 @@ begin
         if mode <> 'keep' then  -- before rows of its jobs, as everywhere
             perform from pgrun.sessions s where s.session_id = common ->> 'session_id' for update;
         end if;
-        loop
+        for round in 1 .. 100 loop
             select jsonb_object_agg(value ->> 0, key) into ours from jsonb_each(wanted);
             select runs || coalesce(jsonb_object_agg(ours ->> f.id, f.run_id), '{}') into runs
               from (select j.run_id, j.run_id::text as id from pgrun.jobs j where j.run_id = any (array(select jsonb_object_keys(ours)::uuid))
@@ -156,6 +156,10 @@ begin
             end;
             exit when wanted = '{}';
         end loop;
+        if wanted <> '{}' then
+            raise exception 'keys that are neither held nor free: %', array(select jsonb_object_keys(wanted) limit 3)
+                using errcode = 'serialization_failure';
+        end if;
     end if;
     if mode <> 'keep' or (common ->> 'wakes')::boolean then
         perform pg_notify(case when (common ->> 'due_at')::timestamptz > now() or (common ->> 'delay')::float8 > 0
