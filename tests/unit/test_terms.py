@@ -1,11 +1,15 @@
 """The terms of a run: what contradicts itself is refused before anything is stored, and nothing said is a plain run."""
 
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy, Task, UsageError
+from pgrun.db.placing import _COLUMNS
+from pgrun.db.records import NewRun
+from pgrun.db.statements import sql_dir
 from pgrun.run._terms_said import terms_of
 
 
@@ -76,3 +80,18 @@ def test_a_task_says_its_attempts_and_time_out_in_short(db: PostgresDb) -> None:
     for wrong in wrongs:
         with pytest.raises(UsageError):
             db.task(**wrong)(lambda: None)
+
+
+def test_whatever_a_plain_run_is_stored_with_a_run_under_terms_is_too() -> None:
+    of_each = {"run_id", "input", "metadata", "terms", "chosen_id"}
+    assert {*NewRun._fields} - of_each == {*_COLUMNS}
+    plain = (sql_dir() / "queries" / "submit_run.sql").read_text(encoding="utf-8")
+    functions = (sql_dir() / "migrations" / "0003_functions.sql").read_text(encoding="utf-8")
+    assert columns(plain) <= columns(functions[functions.index("create function pgrun._insert_runs") :])
+
+
+def columns(text: str) -> set[str]:
+    """Those that the first insert of a text names."""
+    found = re.search(r"insert into pgrun\.jobs \((.*?)\)", text, re.DOTALL)
+    assert found is not None
+    return {name.strip() for name in found[1].split(",")}
