@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from pgrun.db.postgres import PostgresDb as PostgresDb
     from pgrun.errors import AnswerQueued as AnswerQueued
     from pgrun.errors import AttemptError as AttemptError
+    from pgrun.errors import AttemptTimeout as AttemptTimeout
     from pgrun.errors import BudgetExceeded as BudgetExceeded
     from pgrun.errors import ContentFiltered as ContentFiltered
     from pgrun.errors import DatabaseError as DatabaseError
     from pgrun.errors import DatabaseUnavailable as DatabaseUnavailable
+    from pgrun.errors import DeadlineExceeded as DeadlineExceeded
     from pgrun.errors import HookFailed as HookFailed
     from pgrun.errors import LeaseLost as LeaseLost
     from pgrun.errors import ModelCallLost as ModelCallLost
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from pgrun.errors import RunCancelled as RunCancelled
     from pgrun.errors import RunEnded as RunEnded
     from pgrun.errors import RunError as RunError
+    from pgrun.errors import RunExpired as RunExpired
     from pgrun.errors import RunFailed as RunFailed
     from pgrun.errors import RunNotFound as RunNotFound
     from pgrun.errors import SchemaMismatch as SchemaMismatch
@@ -63,10 +66,12 @@ __all__ = [
     "Agent",
     "AnswerQueued",
     "AttemptError",
+    "AttemptTimeout",
     "BudgetExceeded",
     "ContentFiltered",
     "DatabaseError",
     "DatabaseUnavailable",
+    "DeadlineExceeded",
     "File",
     "HookFailed",
     "Image",
@@ -89,6 +94,7 @@ __all__ = [
     "RunEnded",
     "RunError",
     "RunEvent",
+    "RunExpired",
     "RunFailed",
     "RunInput",
     "RunMetrics",

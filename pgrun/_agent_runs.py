@@ -1,8 +1,11 @@
 """How a row becomes what a caller of an agent holds: a `RunOutput` with its typed content, and the way to its end."""
 
+import time
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 from typing import Any
+
+from pydantic_core import to_json
 
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import NewRun
@@ -64,6 +67,24 @@ def submitted(run: NewRun, created_at: datetime | None, handle: Handle) -> RunOu
     )
     output._handle = handle
     return output
+
+
+async def place(db: PostgresDb, run: NewRun, schema: OutputSchema[Any] | None) -> RunOutput[Any]:
+    """Submits a run under its terms; returns it, or the one that holds its key."""
+    assert run.terms is not None
+    began, keys = time.monotonic(), [run.terms.key] if run.terms.key else []
+    (placed,) = await db.place(run, [run.run_id], to_json([run.input]), keys)
+    if placed.is_new:
+        return submitted(run, placed.submitted_at, Handle(db, schema, since=began))
+    row = await (await db.connected()).verbs.get(placed.run_id)
+    # Of one that was submitted in the same transaction, and is not committed yet, no more is known.
+    known = (
+        submitted(run._replace(run_id=placed.run_id), None, Handle(db, schema))
+        if row is None
+        else read(db, row, schema)
+    )
+    known.duplicate = placed.run_id != run.run_id or run.chosen_id
+    return known
 
 
 def read(db: PostgresDb, row: Row, schema: OutputSchema[Any] | None) -> RunOutput[Any]:

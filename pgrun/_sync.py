@@ -33,6 +33,11 @@ def run_sync(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
         raise
 
 
+def serves_sync_callers() -> bool:
+    """Whether the running code was called from code without an event loop, by way of `run_sync`."""
+    return _thread.is_here()
+
+
 def iterate_sync(function: Callable[..., AsyncGenerator[T, None]], *args: Any) -> Iterator[T]:
     """What an asynchronous generator yields, for code without an event loop; left early, the generator is closed.
 

@@ -24,17 +24,23 @@ class LoopThread:
         self._lock = threading.Lock()
         self._portal: BlockingPortal | None = None
         self._keeper: AbstractContextManager[BlockingPortal] | None = None
+        self._ident = 0
         _all.add(self)
 
     def start(self, function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> "Future[T]":
         """Runs a coroutine function there; the future has its result, and cancelling the future cancels it."""
         return self._running().start_task_soon(function, *args)
 
+    def is_here(self) -> bool:
+        """Whether the caller is in this thread."""
+        return threading.get_ident() == self._ident
+
     def _running(self) -> BlockingPortal:
         with self._lock:
             if self._portal is None:
                 self._keeper = start_blocking_portal(name=self._name)
                 self._portal = self._keeper.__enter__()
+                self._ident = self._portal.call(threading.get_ident)
                 atexit.register(self._stop)
             return self._portal
 
@@ -51,6 +57,7 @@ class LoopThread:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._portal = self._keeper = None
+        self._ident = 0
 
 
 def _forget_all() -> None:

@@ -18,7 +18,7 @@ from pydantic_core import from_json
 
 from pgrun._agent_decides import Decides
 from pgrun._agent_options import AgentOptions, check_names, definition_of
-from pgrun._agent_runs import Handle, checked, read, schema_of, settled, submitted
+from pgrun._agent_runs import Handle, checked, place, read, schema_of, settled, submitted
 from pgrun._agent_talks import Talks
 from pgrun._ids import check_run_id
 from pgrun._stopping import stop_left_calls
@@ -396,12 +396,14 @@ class Agent(Decides, Talks, Generic[T]):
         run = self._new_run(data, schema, choices)._replace(streams=streams)
         if background:
             return await self._submit(self.db, run, schema)
+        _refuse_conn(choices)
         return await self._complete(self.db, run, schema)
 
     def _tell(self, input: Any, output_schema: Any, options: AgentRunOptions) -> AsyncGenerator[RunEvent, None]:
         data, schema, choices = self._checked(input, output_schema, options)
         if self.db is None:
             return stream_here(self.name, self.definition, schema, data, choices)
+        _refuse_conn(choices)
         run = self._new_run(data, schema, choices)._replace(streams=True)
         return self._stream(self.db, run, schema)
 
@@ -414,6 +416,10 @@ class Agent(Decides, Talks, Generic[T]):
             check_nobody_is_waited_for(self.name, self.definition.tools)
             if choices.multitask:
                 raise UsageError(f'Agent "{self.name}" has no db, so no session is ever busy: multitask= needs one')
+            if choices.terms:
+                raise UsageError(
+                    f'Agent "{self.name}" has no db: without one, runs have no {", ".join(choices.terms.said)}'
+                )
         return data, schema, choices
 
     def _choose(self, options: AgentRunOptions) -> Choices:
@@ -445,6 +451,8 @@ class Agent(Decides, Talks, Generic[T]):
         _check_name_is_its_own(self)
         if db not in self._declared_in:
             await self.adeclare()
+        if run.terms is not None and not is_unwanted(run.run_id):
+            return await place(db, run, schema)
         began = time.monotonic()
         if is_unwanted(run.run_id):  # stored all the same, so that whoever asks for it finds out what became of it
             created_at = await db.submit(run._replace(delay=_NEVER))
@@ -455,6 +463,7 @@ class Agent(Decides, Talks, Generic[T]):
             row = await (await db.connected()).verbs.get(run.run_id)
             if row is not None:
                 known: RunOutput[Any] = read(db, row, schema)
+                known.duplicate = run.chosen_id
                 return known
         return submitted(run, created_at, Handle(db, schema, since=began))
 
@@ -541,6 +550,11 @@ async def _cancel(db: PostgresDb, run_id: str) -> bool:
         left = await verbs.take_left_calls([*_registry], run_id=run_id)
         await stop_left_calls(verbs, left, known_definition)
     return state in ("cancelled", "cancelling")
+
+
+def _refuse_conn(choices: Choices) -> None:
+    if choices.terms is not None and choices.terms.conn is not None:
+        raise UsageError("conn= is for background=True: a run is not executed before your transaction is committed")
 
 
 @lru_cache(maxsize=256)

@@ -13,8 +13,11 @@
     │   ├── RunEnded                  it has ended, and the call was meant for an open one
     │   ├── RunFailed                 it ended in `error`
     │   ├── RunCancelled              it ended in `cancelled`
+    │   │   └── RunExpired            because nobody had started it in time
     │   └── WaitTimeout               it did not end in time (also a TimeoutError)
     └── AttemptError                  how one attempt ended; the worker decides what follows
+        ├── AttemptTimeout            retried: the attempt took longer than its `timeout`
+        ├── DeadlineExceeded          permanent: the run has not ended by its `deadline`
         ├── ModelUnavailable          retried: 408, 409, 429, 5xx, connection lost, time-out
         ├── QuotaExceeded             postponed without using an attempt: no credit left, or the key is not accepted
         ├── AnswerQueued              looked for again later without using an attempt: the provider has not begun with it
@@ -112,6 +115,10 @@ class RunCancelled(RunError):
     """The run was cancelled before it could complete."""
 
 
+class RunExpired(RunCancelled):
+    """The run was cancelled because nobody had started it by the moment that its `expires` had named."""
+
+
 class WaitTimeout(RunError, TimeoutError):
     """The run did not end within the time the caller was ready to wait; it goes on all the same."""
 
@@ -131,6 +138,14 @@ class AttemptError(PgrunError):
         self.details = {key: value for key, value in details.items() if value is not None}
         self.metrics: Any = None
         self.answer: Literal["none", "unknown", "pending"] = "none"
+
+
+class AttemptTimeout(AttemptError):
+    """The attempt took longer than the `timeout` of its run or task, and was stopped."""
+
+
+class DeadlineExceeded(AttemptError):
+    """The run had not ended by its `deadline`, with all its attempts and the time between them."""
 
 
 class ModelUnavailable(AttemptError):

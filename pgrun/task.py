@@ -3,6 +3,7 @@
 import inspect
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
@@ -17,9 +18,11 @@ from pgrun.db.records import NewRun
 from pgrun.errors import UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._arguments import Arguments, Result
+from pgrun.run._terms_said import CHECKS, check_keys
 from pgrun.run.base import Run, RunOutput, output_from_row
 from pgrun.run.event import RunEvent, Shape
 from pgrun.run.options import RunOptions, check_name, choose
+from pgrun.run.terms import Terms
 from pgrun.streaming import read_events
 
 P = ParamSpec("P")
@@ -37,6 +40,9 @@ class Task(Generic[P, R]):
         name: By which workers and SQL know it. Default: the function's.
         queue: The queue of its runs.
         retry: When failed attempts are repeated.
+        max_attempts: The same in short: how many there are.
+        timeout: Seconds that an attempt may take; a run may have its own. A plain function cannot be stopped: its thread
+            goes on, and what comes of it is not wanted any more.
 
     Raises:
         UsageError: An argument cannot be; for a parameter without a JSON form it names the parameter.
@@ -50,12 +56,15 @@ class Task(Generic[P, R]):
         name: str | None = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
     ) -> None:
         if not callable(function) or isinstance(function, type):
             raise UsageError(f"@db.task goes before a function, not {function!r}")
         self.name = check_name("task name", name or getattr(function, "__name__", ""))
         self.queue = check_name("task queue", queue)
-        self.retry = retry or RetryPolicy()
+        self.retry = _retry(retry, max_attempts)
+        self.timeout = None if timeout is None else CHECKS["timeout"]("task timeout", timeout)
         self.function: Callable[..., Any] = function
         self.arguments = Arguments(self.name, function)
         self.result = Result(self.name, function)
@@ -94,22 +103,28 @@ class Task(Generic[P, R]):
         """
         like, data = self._like, self.arguments.dump(args, kwargs)
         run_id, began = like.run_id or new_run_id(), time.monotonic()
+        if like.terms is not None:
+            keys = [like.terms.key] if like.terms.key else []
+            return (await self._place(like, [run_id], b"[%b]" % data, keys))[0]
+        is_new = True
         if like.run_id or like.session_id:
             is_new = await self._db.submit(like._replace(run_id=run_id, input=data)) is not None
         else:
-            is_new = True
             await self._db.submit_call(like, run_id, data)
-        return Run(run_id, _Handle(self._db, self, since=began if is_new else 0.0))
+        return Run(run_id, _Handle(self._db, self, since=began if is_new else 0.0), duplicate=not is_new)
 
     def submit(self, *args: P.args, **kwargs: P.kwargs) -> Run[R]:
         """The same as `asubmit`, for code without an event loop."""
         return run_sync(partial(self.asubmit, *args, **kwargs))
 
-    async def asubmit_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Run[R]]:
+    async def asubmit_many(
+        self, calls: Iterable[Mapping[str, Any]], *, keys: Iterable[str] | None = None
+    ) -> list[Run[R]]:
         """Stores many calls in one statement: all of them, or none.
 
         Args:
             calls: The keyword arguments of each.
+            keys: The key of each, see `RunOptions.key`. Those whose key is held, also by one of the others, are the same run.
 
         Raises:
             UsageError: One of them does not fit the function; the message has its number, nothing was submitted.
@@ -117,37 +132,57 @@ class Task(Generic[P, R]):
         """
         if self._like.run_id:
             raise UsageError("run_id= is for one run; many runs get ids of their own")
+        if self._like.terms and self._like.terms.key:
+            raise UsageError("key= is for one run; give asubmit_many keys=, one for each call")
         if self._like.multitask:
             raise UsageError("multitask= is for one run; many runs of a session queue up")
         calls = [*calls]
         data = self.arguments.dump_many(calls)
+        checked = None if keys is None else check_keys(keys, len(calls))
         run_ids = new_run_ids(len(calls))  # they are due at one moment, and the ids decide who comes first
+        if calls and (checked is not None or self._like.terms is not None):
+            like = self._like._replace(terms=self._like.terms or Terms())
+            return await self._place(like, run_ids, data, checked or [])
         handle = _Handle(self._db, self, since=time.monotonic())
         if calls:
             await self._db.submit_calls(self._like, run_ids, data)
         return [Run(run_id, handle) for run_id in run_ids]
 
-    def submit_many(self, calls: Iterable[Mapping[str, Any]]) -> list[Run[R]]:
+    def submit_many(self, calls: Iterable[Mapping[str, Any]], *, keys: Iterable[str] | None = None) -> list[Run[R]]:
         """The same as `asubmit_many`, for code without an event loop."""
-        return run_sync(self.asubmit_many, calls)
+        return run_sync(partial(self.asubmit_many, calls, keys=keys))
 
-    async def execute(self, data: str) -> bytes:
+    async def _place(self, like: NewRun, run_ids: list[str], inputs: bytes, keys: list[str]) -> list[Run[R]]:
+        handle, known = _Handle(self._db, self, since=time.monotonic()), _Handle(self._db, self, since=0.0)
+        placed = await self._db.place(like, run_ids, inputs, keys)
+        # One that was there before is a duplicate, unless it is our own: inserted by a statement whose answer was lost.
+        return [
+            Run(each.run_id, handle)
+            if each.is_new or (each.run_id == run_id and not like.chosen_id)
+            else Run(each.run_id, known, duplicate=True)
+            for run_id, each in zip(run_ids, placed, strict=True)
+        ]
+
+    async def execute(self, data: str, *, may_leave: bool = False) -> bytes:
         """Calls the function with stored arguments and returns its result, both as JSON; workers do that.
+
+        With `may_leave` a cancellation does not wait for the thread of a plain function.
 
         Raises:
             UsageError: The arguments do not fit the function.
             OutputInvalid: The result does not fit its annotation.
         """
-        call = self._call if self._is_async else self._call_in_thread
+        call = self._call if self._is_async else partial(self._call_in_thread, may_leave=may_leave)
         # Runs share tasks; what one sets in its context is no concern of the next.
         return self.result.dump(await in_own_context(call(self.arguments.load(data))))
 
     async def _call(self, kwargs: dict[str, Any]) -> Any:
         return await self.function(**kwargs)
 
-    async def _call_in_thread(self, kwargs: dict[str, Any]) -> Any:
+    async def _call_in_thread(self, kwargs: dict[str, Any], *, may_leave: bool) -> Any:
         # No limit of its own, anyio's is 40 for all: the slots of the worker are one.
-        value = await anyio.to_thread.run_sync(partial(self.function, **kwargs), limiter=anyio.CapacityLimiter(1))
+        call, limiter = partial(self.function, **kwargs), anyio.CapacityLimiter(1)
+        value = await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=may_leave)
         return await value if isinstance(value, Awaitable) else value
 
     def _choose(self, options: RunOptions) -> NewRun:
@@ -156,7 +191,15 @@ class Task(Generic[P, R]):
         if choices.multitask and choices.session_id is None:
             raise UsageError(f"multitask={choices.multitask!r} needs session_id=, the session that may be busy")
         like = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
-        return like if options.get("run_id") else like._replace(run_id="")
+        return like if like.chosen_id else like._replace(run_id="")
+
+
+def _retry(policy: RetryPolicy | None, max_attempts: int | None) -> RetryPolicy:
+    if max_attempts is None:
+        return policy or RetryPolicy()
+    if policy is not None:
+        raise UsageError("retry= says all of it; leave max_attempts= out")
+    return replace(RetryPolicy(), max_attempts=max_attempts)
 
 
 class _Handle:

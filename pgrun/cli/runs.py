@@ -1,7 +1,7 @@
 """Commands about runs: submit, ls, show, wait, steer, cancel, retry."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +43,29 @@ def submit(
         str,
         typer.Option(help="If its session is busy: enqueue, reject, interrupt, rollback or parallel."),
     ] = "enqueue",
+    key: Annotated[
+        str | None, typer.Option(help="Of one NAME, one run at a time holds a key.", show_default=False)
+    ] = None,
+    key_scope: Annotated[
+        str | None, typer.Option(help="How long it holds it: pending, unfinished or ever.", show_default=False)
+    ] = None,
+    on_duplicate: Annotated[
+        str | None, typer.Option(help="If the key is held: keep, replace or debounce.", show_default=False)
+    ] = None,
+    due_at: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="Not before this moment.", show_default=False),
+    ] = None,
+    expires: Annotated[
+        str | None, typer.Option(help="Cancelled if not started so long after it is due: 30m, 12h.", show_default=False)
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="Fails if not ended so long after it is due.", show_default=False)
+    ] = None,
+    timeout: Annotated[str | None, typer.Option(help="Longest time for one attempt.", show_default=False)] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Word to find it by; may be repeated.", show_default=False)
+    ] = None,
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
     as_json: AsJson = False,
@@ -50,10 +73,19 @@ def submit(
     """Submit a run; prints its run_id."""
 
     async def command() -> None:
+        from pgrun._durations import seconds_of
         from pgrun._ids import check_run_id
+        from pgrun.run._terms_said import terms_of
         from pgrun.run.options import check_multitask
 
+        durations = {"expires": expires, "deadline": deadline, "timeout": timeout}
+        said = {
+            **{"key": key, "key_scope": key_scope, "on_duplicate": on_duplicate, "due_at": due_at, "tags": tag or None},
+            **{name: text and seconds_of(text, option=f"--{name}") for name, text in durations.items()},
+        }
+        terms_of({**said, "delay": delay})
         values = {
+            **said,
             "name": name,
             "input": _data(input, "INPUT"),
             "queue": queue,
@@ -82,6 +114,15 @@ def ls(
     queue: Annotated[str, typer.Option(help="Only this queue.")] = "",
     name: Annotated[str, typer.Option(help="Only this agent or task.")] = "",
     session_id: Annotated[str, typer.Option(help="Only this session.")] = "",
+    tag: Annotated[
+        list[str] | None, typer.Option(help="Only with this tag; may be repeated.", show_default=False)
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE", help="Only with this in their metadata; may be repeated.", show_default=False
+        ),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
@@ -94,9 +135,11 @@ def ls(
 
         if status and status not in list(RunStatus):
             raise UsageError(f"--status {status}: there are {', '.join(RunStatus)}")
+        found = dict(_pair(text) for text in metadata or ())
         async with open_db(database_url, schema) as db:
             verbs = (await db.connected()).verbs
-            rows = await verbs.list_runs(status=status, queue=queue, name=name, session_id=session_id, max_rows=limit)
+            filters = {"status": status, "queue": queue, "name": name, "session_id": session_id}
+            rows = await verbs.list_runs(**filters, tags=tag or [], metadata=found, max_rows=limit)
         if as_json:
             show_json(rows)
         else:
@@ -253,6 +296,13 @@ def _object(text: str, what: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UsageError(f"{what} must be a JSON object")
     return data
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise UsageError(f"--metadata {text}: KEY=VALUE, as in --metadata order=7")
+    return name, value
 
 
 def _definition(model: str | None, instructions: str | None) -> dict[str, Any] | None:

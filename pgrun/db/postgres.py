@@ -26,9 +26,11 @@ from pgrun.db._connection import Connection, Row
 from pgrun.db._runtime import Runtime
 from pgrun.db.embedded import embedded_url
 from pgrun.db.following import Following, Reader
+from pgrun.db.lending import Lent
 from pgrun.db.migrations import Migration, check_version, migrate
+from pgrun.db.placing import knows_queue, place
 from pgrun.db.pruning import Prunable, prune
-from pgrun.db.records import NewRun
+from pgrun.db.records import NewRun, Placed
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
 from pgrun.db.verbs import Verbs
@@ -174,6 +176,8 @@ class PostgresDb:
         name: str | None = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
     ) -> "_TaskMaker": ...
     def task(
         self,
@@ -183,6 +187,8 @@ class PostgresDb:
         name: str | None = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
     ) -> Any:
         """Makes a function a task, whose calls can be submitted as runs: ``@db.task`` or ``@db.task(queue="mail")``.
 
@@ -191,11 +197,14 @@ class PostgresDb:
             name: By which workers and SQL know it. Default: the function's.
             queue: The queue of its runs.
             retry: When failed attempts are repeated.
+            max_attempts: How many attempts its runs have, in short for a retry policy.
+            timeout: Seconds that an attempt may take, then it has failed; see `RunOptions.timeout`.
 
         Raises:
             UsageError: A parameter cannot be stored, or another function has that name.
         """
-        make = partial(_hosting.make_task, self, name=name, queue=queue, retry=retry)
+        options = {"queue": queue, "retry": retry, "max_attempts": max_attempts, "timeout": timeout}
+        make = partial(_hosting.make_task, self, name=name, **options)
         return make if function is None else make(function)
 
     async def submit(self, run: NewRun) -> datetime | None:
@@ -223,6 +232,31 @@ class PostgresDb:
         connected = await self._takes(like.queue)
         await connected.verbs.submit_calls(like, run_ids, inputs)
         self._take_in(connected, like.queue)
+
+    async def place(
+        self, like: NewRun, run_ids: Sequence[str], inputs: bytes, keys: Sequence[str] = ()
+    ) -> list[Placed]:
+        """The same for runs under terms: with an input each (a JSON array) and a key each, or none.
+
+        On the connection that the terms name, if they do.
+
+        Returns:
+            In the order of the ids which run each of them is now: a new one, or the one that holds its key.
+        """
+        assert like.terms is not None
+        if like.terms.key_scope and not keys:
+            raise UsageError("key_scope=, key_period= and on_duplicate= say what holds for a key; give key=, too")
+        if like.terms.conn is None:
+            connected = await self._takes(like.queue)
+            placed = await connected.verbs.place(like, run_ids, inputs, keys)
+        else:
+            connected = await self.connected()
+            lent = Lent(like.terms.conn, schema=self.schema, shown=connected.runtime.address.shown)
+            if not await connected.verbs.knows(like.queue) and not await knows_queue(lent, like.queue):
+                raise self._unknown(like.queue)
+            placed = await place(lent, like, run_ids, inputs, keys)
+        self._take_in(connected, like.queue)
+        return placed
 
     async def wait_for(self, run_id: str, timeout: float | None, *, or_paused: bool = False, since: float = 0.0) -> Row:
         """The row of a run once it has ended; it had not yet at `since`, on the clock of `time.monotonic`.
@@ -370,11 +404,14 @@ class PostgresDb:
         """Where to submit to that queue."""
         connected = await self.connected()
         if not await connected.verbs.knows(queue):
-            raise UsageError(
-                f'unknown queue "{queue}": start a worker that serves it (pgrun worker --queues {queue}), '
-                f"or declare it: insert into {self.schema}.queues (queue) values ('{queue}')"
-            )
+            raise self._unknown(queue)
         return connected
+
+    def _unknown(self, queue: str) -> UsageError:
+        return UsageError(
+            f'unknown queue "{queue}": start a worker that serves it (pgrun worker --queues {queue}), '
+            f"or declare it: insert into {self.schema}.queues (queue) values ('{queue}')"
+        )
 
     def _take_in(self, connected: Connected, queue: str) -> None:
         """After a submit to `queue`: is it this process that has to execute it?"""

@@ -6,6 +6,8 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from pgrun.run.terms import Terms
+
 Position = tuple[int, float]
 """Of a run in its queue: priority, and when it is due in seconds since 1970."""
 
@@ -33,6 +35,18 @@ class NewRun(NamedTuple):
     metadata: Mapping[str, Any] = MappingProxyType({})
     streams: bool = False
     context: dict[str, Any] | None = None
+    terms: Terms | None = None
+    """No column: None for a plain run, else it is submitted by `submit_runs.sql`."""
+    chosen_id: bool = False
+    """No column: whether the caller has chosen the run_id, and may submit it again."""
+
+
+class Placed(NamedTuple):
+    """Which run a submission has become: a new one, or the one that holds its key."""
+
+    run_id: str
+    is_new: bool
+    submitted_at: datetime
 
 
 class Claimed(NamedTuple):
@@ -61,6 +75,10 @@ class Claimed(NamedTuple):
     steering: str | None = None
     """Of agents only, like what follows."""
     context: str | None = None
+    timeout: float | None = None
+    """Seconds that this attempt may take."""
+    time_left: float | None = None
+    """Seconds until its deadline, when it was claimed."""
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"

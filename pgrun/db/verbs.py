@@ -14,6 +14,7 @@ from pydantic_core import to_json
 from pgrun._ids import new_run_id
 from pgrun.db._connection import Row
 from pgrun.db._runtime import Runtime
+from pgrun.db.placing import knows_queue, place
 from pgrun.db.records import (
     FIRST,
     Claimed,
@@ -24,6 +25,7 @@ from pgrun.db.records import (
     NewRun,
     Page,
     Place,
+    Placed,
     Position,
     Told,
     WorkerCard,
@@ -40,8 +42,7 @@ class Verbs:
     async def knows(self, queue: str) -> bool:
         """Whether the queue exists; one that was found is not asked for again."""
         if queue not in self._queues:
-            ((found,),) = await self._runtime.fetch_tuples("find_queue", {"queue": queue})
-            if not found:
+            if not await knows_queue(self._runtime, queue):
                 return False
             self._queues.add(queue)
         return True
@@ -60,6 +61,10 @@ class Verbs:
         params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": inputs.decode()}
         await self._runtime.fetch_tuples("submit_calls", {**_call(like), **params, "session_id": like.session_id})
 
+    async def place(self, like: NewRun, run_ids: Sequence[str], inputs: bytes, keys: Sequence[str]) -> list[Placed]:
+        """Inserts runs under terms, or finds those that hold their keys; see `submit_runs.sql`."""
+        return await place(self._runtime, like, run_ids, inputs, keys)
+
     async def submit_by_name(self, values: Mapping[str, Any]) -> str:
         """Submits like a person in psql: the declared agent of that name gives the rest; returns the run_id.
 
@@ -68,12 +73,18 @@ class Verbs:
                 a repeat after a lost connection submits nothing twice.
         """
         as_json = ("input", "metadata", "definition", "output_schema")
-        params = {key: _json_or_none(value) if key in as_json else value for key, value in values.items()}
-        params.setdefault("multitask", None)
+        given = {key: _json_or_none(value) if key in as_json else value for key, value in values.items()}
+        said = {key: value and str(value) for key, value in given.items() if key in _AS_TEXT}
+        params = {**dict.fromkeys((*_AS_TEXT, *_MAY_SAY)), **given, **said}
         params["run_id"] = params.get("run_id") or new_run_id()
         row = await self._runtime.fetch_one("submit_by_name", params)
         assert row is not None
         return str(row["run_id"])
+
+    async def expire(self) -> tuple[int, float | None]:
+        """Ends runs whose time is up; returns how many, and in how many seconds the next one may be, None if there is none."""
+        ((ended, next_look),) = await self._runtime.fetch_tuples("expire_runs", {})
+        return ended, next_look
 
     async def declare_agent(
         self,
@@ -451,13 +462,23 @@ class Verbs:
         return str(row["status"])
 
     async def list_runs(
-        self, *, status: str = "", queue: str = "", name: str = "", session_id: str = "", max_rows: int = 20
+        self,
+        *,
+        status: str = "",
+        queue: str = "",
+        name: str = "",
+        session_id: str = "",
+        tags: Sequence[str] = (),
+        metadata: Mapping[str, str] = MappingProxyType({}),
+        max_rows: int = 20,
     ) -> list[Row]:
-        """Runs as the view shows them, the newest first; an empty filter means any."""
-        return await self._runtime.fetch(
-            "list_runs",
-            {"status": status, "queue": queue, "name": name, "session_id": session_id, "max_rows": max_rows},
-        )
+        """Runs as the view shows them, the newest first; an empty filter means any.
+
+        They have all of the tags; values in the metadata are compared as texts.
+        """
+        filters = {"status": status, "queue": queue, "name": name, "session_id": session_id}
+        found = {"tags": [*tags], "metadata": _json({**metadata}), "max_rows": max_rows}
+        return await self._runtime.fetch("list_runs", {**filters, **found})
 
     async def prune(
         self, older_than: float, *, status: str | None, queue: str | None, after: datetime | None, batch: int
@@ -496,6 +517,11 @@ class Verbs:
     async def worker_status(self) -> list[Row]:
         """The view `worker_status` without those that have left."""
         return await self._runtime.fetch("get_worker_status")
+
+
+_AS_TEXT = ("max_attempts", "due_at", "expires", "deadline", "timeout", "key_period", "max_delay")
+_MAY_SAY = ("multitask", "tags", "key", "key_scope", "on_duplicate")
+"""Parameters of `submit_by_name.sql` that may be left out; those above are compared with an empty text there."""
 
 
 def _place(run: Claimed) -> tuple[int, float, str]:

@@ -9,6 +9,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 import anyio
 
@@ -35,6 +36,7 @@ class Waiting:
         self._asked: set[str] = set()
         self._look = anyio.Event()
         self._listening_since = math.inf
+        self._expired_at = 0.0
         self._heard: dict[str, None] = {}  # the runs that were last heard to have ended, the oldest first
 
     async def wait(
@@ -81,6 +83,7 @@ class Waiting:
             if anyio.current_time() >= poll_at:
                 polled_at = anyio.current_time()
                 run_ids = [*self._waiters]
+                await self._expire()
             for start in range(0, len(run_ids), _LOOK_AT_ONCE):
                 await self._look_at(run_ids[start : start + _LOOK_AT_ONCE])
 
@@ -144,6 +147,14 @@ class Waiting:
             is_paused = row["status"] == "paused"
             for waiter in or_paused.get(run_id, ()) if is_paused else self._waiters.pop(run_id, ()):
                 waiter.settle(run_id, row)
+
+    async def _expire(self) -> None:
+        """Ends runs whose time is up: workers do that, but where there is none, callers must not wait for ever."""
+        if not self._waiters or time.monotonic() < self._expired_at + self._settings.poll_interval / 2:
+            return
+        self._expired_at = time.monotonic()
+        with suppress(PgrunError):  # the look that follows says so
+            await self._runtime.fetch_tuples("expire_runs", {})
 
     def _forget(self, waiter: "_Waiter", run_ids: Sequence[str]) -> None:
         for run_id in run_ids:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from pgrun import errors
 from pgrun._sync import iterate_sync, run_sync
-from pgrun.errors import AttemptError, RunCancelled, RunFailed, UsageError
+from pgrun.errors import AttemptError, RunCancelled, RunExpired, RunFailed, UsageError
 from pgrun.run.event import RunEvent, check_after
 from pgrun.run.requirement import RunRequirement
 
@@ -28,8 +28,9 @@ class RunStatus(StrEnum):
     running       claim                               finish, retry, release, rescue, pause, cancel
     paused        pause                               resume, cancel
     completed     finish with a valid output          (final)
-    error         finish, rescue without attempts     retry by a person
-    cancelled     cancel                              retry by a person
+    error         finish, rescue without attempts,    retry by a person
+                  expire at its deadline
+    cancelled     cancel, expire before its start     retry by a person
     ============  ==================================  =========================================
     """
 
@@ -152,6 +153,8 @@ class RunOutput(BaseModel, Generic[T]):
     finished_at: datetime | None = None
     parent_run_id: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+    duplicate: bool = False
+    """Whether what was submitted is this run, which was there before, because of its key or run_id."""
 
     _handle: RunHandle | None = PrivateAttr(default=None)
 
@@ -173,7 +176,7 @@ class RunOutput(BaseModel, Generic[T]):
 
         Raises:
             RunFailed: It ended in `error`; the cause is the error of its last attempt.
-            RunCancelled: It was cancelled.
+            RunCancelled: It was cancelled; `RunExpired`, because nobody had started it in time.
             WaitTimeout: It has not ended yet.
             RunNotFound: It does not exist any more.
         """
@@ -216,12 +219,18 @@ class RunOutput(BaseModel, Generic[T]):
 
 
 class Run(Generic[T]):
-    """A submitted call of a task: its id, and the way to its result."""
+    """A submitted call of a task: its id, and the way to its result.
 
-    __slots__ = ("_handle", "run_id")
+    Attributes:
+        run_id: Its id.
+        duplicate: Whether what was submitted is this run, which was there before, because of its key or run_id.
+    """
 
-    def __init__(self, run_id: str, handle: RunHandle) -> None:
+    __slots__ = ("_handle", "duplicate", "run_id")
+
+    def __init__(self, run_id: str, handle: RunHandle, *, duplicate: bool = False) -> None:
         self.run_id = run_id
+        self.duplicate = duplicate
         self._handle = handle
 
     def __repr__(self) -> str:
@@ -274,6 +283,8 @@ def result_of(run: RunOutput[T]) -> T:
     """The content of a completed run; raises `RunFailed` or `RunCancelled` for one that ended otherwise."""
     if run.status is RunStatus.completed:
         return cast(T, run.content)
+    if run.status is RunStatus.cancelled and run.error is not None and run.error.type == RunExpired.__name__:
+        raise RunExpired(f"run {run.run_id} was cancelled: {run.error.message}", run_id=run.run_id, run=run)
     if run.status is RunStatus.cancelled:
         raise RunCancelled(f"run {run.run_id} was cancelled", run_id=run.run_id, run=run)
     failure = run.error or RunFailure(type="AttemptError", message="no error was recorded")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from functools import partial
 from typing import Any, Literal, TypedDict, get_args
 
@@ -9,7 +10,10 @@ from pgrun._ids import check_run_id, new_run_id
 from pgrun.errors import UsageError
 from pgrun.run._foreign import advice
 from pgrun.run._storable import find_unstorable, to_jsonable
+from pgrun.run._terms_said import CHECKS as _TERMS
+from pgrun.run._terms_said import terms_of
 from pgrun.run.media import File, Image, media_of
+from pgrun.run.terms import KeyScope, OnDuplicate, Terms
 
 _OBJECTS = ("dependencies", "session_state")
 _CENTURY = 100 * 366 * 86_400
@@ -48,6 +52,34 @@ class RunOptions(TypedDict, total=False):
     """What it does if its session is busy, that is, has another open run. Default: the agent's; for a task to enqueue."""
     metadata: Mapping[str, Any] | None
     """Whatever you want to find again in `jobs.metadata`."""
+    due_at: datetime | None
+    """The moment before which it does not start, with a time zone; instead of `delay`."""
+    expires: float | datetime | None
+    """A moment, or seconds from when it is due: if nobody has started it by then it is cancelled (`RunExpired`).
+    Default: never."""
+    deadline: float | datetime | None
+    """The same for its end: what has not ended by then, with all its attempts, fails (`DeadlineExceeded`).
+    Default: none."""
+    timeout: float | None
+    """Seconds that one attempt may take; then it has failed (`AttemptTimeout`), and the next one follows.
+    Default: the task's."""
+    tags: Iterable[str] | None
+    """Words to find it by, in `jobs.tags`."""
+    key: str | None
+    """What it is about, such as ``"order-7"``: of one task or agent, one run at a time holds a key. Who submits the same key
+    meanwhile gets that run, with `duplicate` true. Default: none."""
+    key_scope: KeyScope | None
+    """How long it holds the key: `pending`, `unfinished` or `ever`. With `ever` the key makes repeats of a request harmless.
+    Default: `unfinished`; `pending` if a duplicate is to be replaced or debounced."""
+    key_period: float | None
+    """It holds the key for so many seconds since it was submitted, whether it has ended or not; instead of `key_scope`."""
+    on_duplicate: OnDuplicate | None
+    """Whether a run that holds the key and has not started gets the newer input. Default: `keep`."""
+    max_delay: float | None
+    """With ``on_duplicate="debounce"``: seconds by which its start is put off at most, all in all. Default: for ever."""
+    conn: Any | None
+    """Your own connection, in whose transaction it is stored: psycopg's, or a session or connection of SQLAlchemy that uses
+    psycopg. It starts when you commit, and never was if you roll back. Only for background runs. Default: one of ours."""
 
 
 class AgentRunOptions(RunOptions, total=False):
@@ -80,6 +112,10 @@ class Choices:
     metadata: dict[str, Any] = field(default_factory=dict)
     context: dict[str, Any] | None = None
     """What only agents are told, see `jobs.context`."""
+    terms: Terms | None = None
+    """None: it is a plain run."""
+    chosen_id: bool = False
+    """Whether the caller has chosen the run_id, and may submit it again."""
 
 
 def choose_for_agent(options: Mapping[str, Any], *, metadata: Mapping[str, Any], **defaults: Any) -> Choices:
@@ -101,7 +137,10 @@ def choose(
         UsageError: An option does not exist or cannot be.
     """
     _refuse_unknown(options.keys(), RunOptions.__annotations__.keys())
-    given = {name: _CHECKS[name](name, value) for name, value in options.items() if value is not None}
+    terms = terms_of(options)
+    given = {
+        name: _CHECKS[name](name, value) for name, value in options.items() if value is not None and name not in _TERMS
+    }
     defaults: dict[str, Any] = {
         "run_id": new_run_id(),
         "session_id": session_id,
@@ -109,7 +148,7 @@ def choose(
         "max_attempts": max_attempts,
         "multitask": multitask,
     }
-    return Choices(**(defaults | given))
+    return Choices(**(defaults | given), terms=terms, chosen_id="run_id" in given)
 
 
 def _refuse_unknown(given: Iterable[str], known: Iterable[str]) -> None:

@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from pgrun.agent import known_definition
 from pgrun.db.records import Claimed, Ending
 from pgrun.db.verbs import Verbs
-from pgrun.errors import AnswerQueued, AttemptError, ModelUnavailable, QuotaExceeded, UsageError
+from pgrun.errors import AnswerQueued, AttemptError, AttemptTimeout, ModelUnavailable, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
 from pgrun.run.base import RunMetrics, ToolExecution
@@ -38,6 +38,7 @@ from pgrun.worker.children import StoredChildren, Submit
 from pgrun.worker.decision import Decision, Leave, Park, Pause, Release, Retry
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
+from pgrun.worker.limits import Limits
 from pgrun.worker.state import begin_state, told_to
 
 _log = logging.getLogger("pgrun.worker")
@@ -69,6 +70,7 @@ class Attempt:
         self._on_wait = on_wait
         self._started = time.monotonic()
         self._work: _AgentWork | _TaskWork | None = None
+        self._limits: Limits | None = None
 
     @property
     def metrics(self) -> dict[str, Any] | None:
@@ -96,7 +98,8 @@ class Attempt:
         claimed = self._claimed
         try:
             work = self._work = _TaskWork(claimed) if claimed.kind == "task" else await self._agent_work()
-            content, content_type = await work.execute()
+            limits = self._limits = Limits.of(claimed, work.timeout)
+            content, content_type = await (work.execute() if limits is None else limits.hold(work.execute_or_leave))
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
         except AnswerQueued:
@@ -135,7 +138,8 @@ class Attempt:
             retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
             policy = self._work.policy if self._work else RetryPolicy()
             delay = policy.delay(claimed.attempt, retry_after=retry_after)
-            return Retry(delay, _error(claimed, error), self.metrics, self._leaves_call)
+            if self._limits is None or self._limits.allows(time.monotonic() - self._started + delay):
+                return Retry(delay, _error(claimed, error), self.metrics, self._leaves_call)
         failure, keeps_call = _error(claimed, error), self._leaves_call
         return Ending(claimed, "error", self.metrics, error=failure, tools=self.tools, keeps_call=keeps_call)
 
@@ -182,13 +186,20 @@ class _TaskWork:
         self._task = task
         self._input = claimed.input
         self.policy = task.retry
+        self.timeout = task.timeout
 
     async def execute(self) -> tuple[bytes, None]:
         return await self._task.execute(self._input), None
 
+    async def execute_or_leave(self) -> tuple[bytes, None]:
+        """The same; a cancellation leaves the thread of a plain function to itself, for nothing can stop that."""
+        return await self._task.execute(self._input, may_leave=True), None
+
 
 class _AgentWork:
     """Turns with a model."""
+
+    timeout = None
 
     def __init__(
         self,
@@ -240,6 +251,9 @@ class _AgentWork:
         step = self._execution.last_step()
         return vars(step) if step else None
 
+    async def execute_or_leave(self) -> tuple[Any, str]:
+        return await self.execute()
+
     async def execute(self) -> tuple[Any, str]:
         return await self._execution.take(), self._output.name if self._output else "str"
 
@@ -279,7 +293,7 @@ def _schema(json_schema: str) -> OutputSchema[Any]:
 
 def _may_retry(error: BaseException) -> bool:
     """Whether another attempt may end better: the provider was unavailable, or something nobody foresaw went wrong."""
-    return isinstance(error, ModelUnavailable) or not isinstance(error, AttemptError | UsageError)
+    return isinstance(error, ModelUnavailable | AttemptTimeout) or not isinstance(error, AttemptError | UsageError)
 
 
 def _read_metrics(claimed: Claimed) -> RunMetrics:

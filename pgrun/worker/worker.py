@@ -24,6 +24,7 @@ from pgrun.run.stream import Stream
 from pgrun.task import registered_tasks
 from pgrun.worker.attempt import Attempt
 from pgrun.worker.cursor import Cursor
+from pgrun.worker.expiry import Expiry
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.left_calls import LEFT, LeftCalls
 from pgrun.worker.maintenance import Maintenance
@@ -127,6 +128,7 @@ class Worker:
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
             self._tasks.start_soon(self._maintain_forever, name="pgrun maintenance")
+            self._tasks.start_soon(Expiry(self._verbs, self.db.settings).look_forever, name="pgrun expiry")
             # Beside maintenance and not within: a rescue must not wait until something is pruned.
             self._tasks.start_soon(Retention(self._verbs, self.db.settings).look_forever, name="pgrun retention")
             self._tasks.start_soon(

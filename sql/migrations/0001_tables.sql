@@ -47,6 +47,9 @@ create table pgrun.jobs (
     held                text check (held in ('session', 'children', 'person')),
     priority            smallint not null default 0,
     due_at              timestamptz not null default now(),
+    expires_at          timestamptz,
+    deadline_at         timestamptz,
+    timeout             float8 check (timeout > 0),
     attempt             smallint not null default 0 check (attempt >= 0),
     max_attempts        smallint not null default 5 check (max_attempts > 0),
     fence               bigint not null default 0,
@@ -57,6 +60,10 @@ create table pgrun.jobs (
     multitask           text check (multitask in ('reject', 'interrupt', 'rollback', 'parallel')),
     superseded          text check (superseded in ('interrupt', 'rollback')),
     parent_run_id       uuid,
+    key                 text check (key <> ''),
+    key_scope           text check (key_scope in ('pending', 'unfinished', 'period', 'ever')),
+    key_until           timestamptz,
+    resubmitted_as      uuid,
     input               jsonb not null default '{}',
     definition          jsonb,
     output_schema       jsonb,
@@ -72,12 +79,14 @@ create table pgrun.jobs (
     context             jsonb check (jsonb_typeof(context) = 'object'),
     state_undo          jsonb check (jsonb_typeof(state_undo) = 'object'),
     metadata            jsonb not null default '{}',
+    tags                text[],
     streams             boolean not null default false,
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
     started_at          timestamptz,
     paused_at           timestamptz,
     finished_at         timestamptz,
+    constraint key_is_held check (key_scope is null or key is not null and (key_scope = 'period') = (key_until is not null)),
     constraint held_is_open check (held is null or status = case held when 'person' then 'paused' else 'pending' end),
     constraint finished_is_final check ((finished_at is not null) = (status in ('completed', 'error', 'cancelled')))
 );
@@ -90,6 +99,9 @@ comment on column pgrun.jobs.status is 'pending, running or paused while it is o
 comment on column pgrun.jobs.held is 'Why it does not go on: session = it is pending, and another run of its session is open; children = it is pending, and the runs that it has started are open; person = it is paused, and lets the other runs of its session go on meanwhile. Null: nothing holds it.';
 comment on column pgrun.jobs.priority is 'Smaller runs first; 0 is the usual.';
 comment on column pgrun.jobs.due_at is 'Not before this moment. A retry moves it into the future.';
+comment on column pgrun.jobs.expires_at is 'If nobody has started it by then it is cancelled, with the error RunExpired. Null: it waits as long as it takes.';
+comment on column pgrun.jobs.deadline_at is 'If it has not ended by then it ends in error, DeadlineExceeded: all attempts and the time between them. Null: none.';
+comment on column pgrun.jobs.timeout is 'Seconds that one attempt may take; after them it has failed (AttemptTimeout). Null: what its task was declared with, if anything.';
 comment on column pgrun.jobs.attempt is 'Attempts used so far, the current one included. Giving a run back at shutdown returns the attempt.';
 comment on column pgrun.jobs.max_attempts is 'After this many attempts a failure is final.';
 comment on column pgrun.jobs.fence is 'Rises with every claim and never falls; a write that carries an older one changes nothing.';
@@ -100,6 +112,10 @@ comment on column pgrun.jobs.session_table is 'Which sessions view its session i
 comment on column pgrun.jobs.multitask is 'What it did when it was submitted into a busy session. Null: it queued up. reject: it would not have been stored. interrupt, rollback: it cancelled what was open. parallel: it neither waits for its session nor holds it.';
 comment on column pgrun.jobs.superseded is 'A later run of its session cancelled it: interrupt = what it had done stays, rollback = it is as if it had never been. Null: none did.';
 comment on column pgrun.jobs.parent_run_id is 'The run that started this one, if any.';
+comment on column pgrun.jobs.key is 'What it is about, in the words of who submitted it: of runs with the same name and key one is stored at a time, see key_scope. Null: no such thing.';
+comment on column pgrun.jobs.key_scope is 'How long it holds its key: pending = until it is started for the first time, unfinished = until it has ended, period = until key_until, ever = as long as the row is kept. Null: it holds none.';
+comment on column pgrun.jobs.key_until is 'It holds its key until then at least; whoever submits the same key later takes it over. Null: key_scope says otherwise.';
+comment on column pgrun.jobs.resubmitted_as is 'The run_id that the latest submission under its key would have had, which has replaced its input: a repeat of that one is recognised by it. Null: none has.';
 comment on column pgrun.jobs.input is 'What was asked: a JSON string, a list of messages, or an object.';
 comment on column pgrun.jobs.definition is 'Everything a worker without user code needs to execute an agent: model, instructions, retry policy. Null: needs imported code, as tasks and agents with tools do.';
 comment on column pgrun.jobs.output_schema is 'JSON Schema that the output must match. Null: plain text.';
@@ -115,6 +131,7 @@ comment on column pgrun.jobs.steering is 'What was said to the run while it was 
 comment on column pgrun.jobs.context is 'What an agent is told beside the input: user_id, dependencies, session_state (merged into that of the session when the run begins), images, files. Null: nothing.';
 comment on column pgrun.jobs.state_undo is 'What the run has changed in the state of its session: of each key the value before and after, for a rollback. Null: nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
+comment on column pgrun.jobs.tags is 'Words to find it by: where tags @> array[''import'']. Null: none.';
 comment on column pgrun.jobs.streams is 'Somebody reads along, or did: what happens to the run is told in events.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
@@ -137,6 +154,15 @@ create index jobs_children on pgrun.jobs (parent_run_id) where parent_run_id is 
 create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not null;
 -- Retention of events: whose there may be. Empty where nobody reads along.
 create index jobs_streamed on pgrun.jobs (finished_at) where streams and finished_at is not null;
+-- Keys: one run at a time. The same condition is in _submit. Rows without a key pay the look at one column, as with those below.
+create unique index jobs_key on pgrun.jobs (name, key)
+    where key_scope is not null
+      and case key_scope when 'pending' then started_at is null and finished_at is null when 'unfinished' then finished_at is null else true end;
+-- A submission that has replaced the input of a run, and is repeated because its answer was lost.
+create index jobs_resubmitted on pgrun.jobs (resubmitted_as) where resubmitted_as is not null;
+-- Expiry: whose time is up, and when the next one is. The expression is _ends_at.
+create index jobs_limited on pgrun.jobs (least(deadline_at, case when started_at is null or attempt = 0 and error ->> 'type' = 'UnknownName' then expires_at end))
+    where status in ('pending', 'paused') and (expires_at is not null or deadline_at is not null);
 
 create table pgrun.steps (
     run_id      uuid not null references pgrun.jobs on delete cascade,

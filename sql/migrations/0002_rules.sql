@@ -17,12 +17,15 @@ begin
     elsif new.kind is null then
         new.kind := case when new.definition is null then 'task' else 'agent' end;
     end if;
+    if new.key is not null and new.key_scope is null then
+        new.key_scope := 'unfinished';
+    end if;
     if new.kind = 'agent' and new.session_id is null then
         new.session_id := new.run_id::text;  -- a conversation of its own, which a later run may join
     end if;
     return new;
 end $$;
-comment on function pgrun._identify() is 'Trigger: fills kind, definition, output_schema and session_id of a run that was inserted by name alone.';
+comment on function pgrun._identify() is 'Trigger: fills kind, definition, output_schema, session_id and key_scope of a run that was inserted by name alone.';
 
 -- Triggers fire in alphabetical order: jobs_identify before jobs_session, because it may choose the session.
 create trigger jobs_identify before insert on pgrun.jobs

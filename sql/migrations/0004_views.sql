@@ -10,7 +10,8 @@ select run_id, kind, name, queue, status, session_id, priority, attempt, max_att
        held,
        case when status = 'paused'
             then (select string_agg(format('%s of %s', r ->> 'kind', r ->> 'name'), ', ')
-                    from jsonb_array_elements(requirements) r where not r ? 'approved') end as waits_for
+                    from jsonb_array_elements(requirements) r where not r ? 'approved') end as waits_for,
+       key, tags, metadata
   from pgrun.jobs;
 comment on view pgrun.runs is 'One line per run. Input, output and definition are wide and stay in jobs.';
 comment on column pgrun.runs.waited is 'How long the run has waited for a worker, or had waited when its latest attempt began, since it was due.';

@@ -9,6 +9,9 @@
 -- joined row, and so lock more than the limit; and they meet in `any (array(…))`, not in a join, for which it might read
 -- the whole table.
 --
+-- One that has expired is left to expire_runs.sql; whoever has been started does not expire any more, unless it was by a worker that
+-- did not know its name.
+--
 -- :from_priorities and :from_dues (seconds since 1970) say for each queue at which position to begin; -32768 and -Infinity
 -- at the first. While someone holds an old snapshot, the index entries of runs that were claimed since cannot be removed, and whoever
 -- begins at the first walks over all of them.
@@ -37,6 +40,7 @@ found as materialized (
         select j.run_id, j.priority, j.due_at
           from pgrun.jobs j
          where j.queue = s.queue and j.status = 'pending' and j.held is null and j.due_at <= now()
+           and (j.expires_at is null or j.expires_at > now() or (j.started_at is not null and j.error ->> 'type' is distinct from 'UnknownName'))
            and (j.priority, j.due_at) >= (s.priority, s.due_at)
            and (j.definition is not null or j.name = any (:'names'::text[])
                 or not exists (select from others o where j.queue = any (o.queues) and j.name = any (o.names)))
@@ -55,7 +59,8 @@ claimed as (
     returning j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
               j.priority, extract(epoch from j.due_at)::float8, j.input::text, j.definition::text, j.output_schema::text, j.metrics::text,
               case j.kind when 'agent' then j.metadata::text end, j.streams,
-              case j.kind when 'agent' then j.steering::text end, case j.kind when 'agent' then j.context::text end),
+              case j.kind when 'agent' then j.steering::text end, case j.kind when 'agent' then j.context::text end,
+              j.timeout, extract(epoch from j.deadline_at - now())::float8),
 levels (queue, priority) as (
     select s.queue, (select j.priority from pgrun.jobs j
                       where j.queue = s.queue and j.status = 'pending' and j.held is null

@@ -8,6 +8,7 @@ with due as materialized (
     select j.run_id
       from pgrun.jobs j
      where j.queue = :'queue' and j.status = 'pending' and j.held is null and j.due_at <= now()
+       and (j.expires_at is null or j.expires_at > now() or (j.started_at is not null and j.error ->> 'type' is distinct from 'UnknownName'))
        and (j.definition is not null or j.name = any (:'names'::text[]))
        and exists (select from pgrun.workers where worker_id = :'worker_id'::uuid and stopped_at is null)
        and not exists (select from pgrun.queues q
@@ -21,4 +22,5 @@ update pgrun.jobs j
 returning j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
           j.priority, extract(epoch from j.due_at)::float8, j.input::text, j.definition::text, j.output_schema::text, j.metrics::text,
           case j.kind when 'agent' then j.metadata::text end, j.streams,
-          case j.kind when 'agent' then j.steering::text end, case j.kind when 'agent' then j.context::text end;
+          case j.kind when 'agent' then j.steering::text end, case j.kind when 'agent' then j.context::text end,
+          j.timeout, extract(epoch from j.deadline_at - now())::float8;

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -115,6 +116,21 @@ def test_a_run_says_what_it_does_in_a_busy_session(cli: Cli, conn: Conn) -> None
     assert (refused.returncode, 'session "s" is busy' in refused.stderr) == (1, True)
     assert cli(*words, "interrupt").returncode == 0
     assert one(conn, "select array_agg(status order by session_seq) from pgrun.jobs") == ["cancelled", "pending"]
+
+
+def test_a_run_is_submitted_under_a_key_and_found_by_what_was_said_with_it(cli: Cli, conn: Conn) -> None:
+    said = ("--key", "7", "--tag", "import", "--tag", "night", "--metadata", '{"order": 7}', "--expires", "1h")
+    also = ("--due-at", "2050-01-01T00:00:00+0100", "--max-attempts", "2", "--timeout", "1.5")
+    run_id = cli("submit", "ship", "{}", *said, *also).stdout.strip()
+    assert cli("submit", "ship", "{}", "--key", "7").stdout.strip() == run_id
+    row = conn.execute("select *, expires_at - due_at as lasts from pgrun.jobs").fetchone()
+    assert row is not None
+    assert (row["tags"], row["timeout"], row["max_attempts"]) == (["import", "night"], 1.5, 2)
+    assert (row["due_at"], row["lasts"]) == (datetime(2049, 12, 31, 23, tzinfo=UTC), timedelta(hours=1))
+    assert run_id in cli("ls", "--tag", "night", "--tag", "import", "--metadata", "order=7").stdout
+    assert cli("ls", "--tag", "day").stdout == cli("ls", "--metadata", "order=8").stdout == "no runs\n"
+    assert cli("ls", "--metadata", "order").returncode == 2
+    assert "--key-scope" in cli("submit", "ship", "{}", "--key", "7", "--key-scope", "now").stderr
 
 
 def test_steps_of_every_kind_are_shown(cli: Cli, conn: Conn) -> None:

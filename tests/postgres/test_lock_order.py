@@ -41,6 +41,7 @@ class Someone:
             *(self.try_again, self.give_back, self.rescue, self.die_and_come_back, self.open_sessions, self.leave),
             *(self.prune, self.forget_workers, self.pause, self.pause, self.approve, self.approve),
             *(self.watch, self.watch, self.tell, self.tell, self.prune_events, self.change_state),
+            *(self.submit_under_keys, self.submit_under_keys, self.expire),
         )
         step = self._random.choice(steps)
         try:
@@ -68,6 +69,18 @@ class Someone:
                 "context": "",
             },
         )
+
+    def submit_under_keys(self) -> None:
+        keys = self._random.sample("abcdefgh", 4)
+        session = {"session_id": session_id} if (session_id := self._random.choice(SESSIONS)) else {}
+        common = {"kind": "task", "name": "noop", "max_attempts": 2, "expires": 0.05, **session}
+        common["key_scope"] = self._random.choice(["pending", "unfinished"])
+        common["on_duplicate"] = self._random.choice(["keep", "replace"])
+        params = {"run_ids": [new_run_id() for _ in keys], "keys": keys, "inputs": "[1, 2, 3, 4]"}
+        perform(self._conn, "submit_runs", common=json.dumps(common), **params)
+
+    def expire(self) -> None:
+        perform(self._conn, "expire_runs")
 
     def end_some(self) -> None:
         for row in self._claim():
@@ -221,6 +234,7 @@ async def test_no_mixture_of_statements_ends_in_a_deadlock(db: PostgresDb, conn:
     for row in conn.execute("select run_id from pgrun.jobs where status = 'paused'").fetchall():
         perform(conn, "approve_run", run_id=row["run_id"], decision="{}")
     conn.execute("update pgrun.jobs set status = 'pending', attempt = 0 where status = 'running'")
+    conn.execute("update pgrun.jobs set expires_at = null where finished_at is null")
     last = (await hire(db)).worker_id
     while one(conn, "select count(*) from pgrun.jobs where finished_at is null"):
         perform(conn, "open_sessions")

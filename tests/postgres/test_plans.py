@@ -210,9 +210,13 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     ),
     "list": (
         "list_runs",
-        lambda _: {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": 20},
+        lambda _: {
+            **{"status": "", "queue": "", "name": "", "session_id": "", "tags": [], "metadata": "{}"},
+            "max_rows": 20,
+        },
         {"jobs_pkey"},
     ),
+    "expire": ("expire_runs", lambda _: {}, {"jobs_limited", "jobs_pkey"}),
     "prune 1000": ("prune_runs", lambda _: prune_params(batch=1000), {"jobs_finished", "jobs_pkey"}),
     "prune, filtered": (
         "prune_runs",
@@ -251,6 +255,7 @@ def test_a_statement_keeps_its_index(filled: Conn, case: str, mode: str) -> None
         "rescue",
         "beat",
         "prune, nothing matches",
+        "expire",
     ],
 )
 def test_a_statement_reads_no_more_than_it_must(filled: Conn, case: str) -> None:
@@ -282,6 +287,16 @@ def test_pruning_takes_its_order_from_the_index(filled: Conn, case: str, mode: s
 @pytest.mark.parametrize(
     ("why", "query", "index"),
     [
+        (
+            "who holds a key",
+            "select from pgrun.jobs j where j.name = 'noop' and j.key = any ('{a,b}') and pgrun._holds_key(j)",
+            "jobs_key",
+        ),
+        (
+            "a repeated submission",
+            "select from pgrun.jobs where resubmitted_as = any ('{00000000-0000-7000-8000-00000000dddd}')",
+            "jobs_resubmitted",
+        ),
         (
             "place in the session",
             "select from pgrun.jobs where session_id = 's4321' and finished_at is null",

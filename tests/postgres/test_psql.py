@@ -40,6 +40,11 @@ _SUBMITTED = {
     "multitask": "interrupt",
 }
 
+_SAID = {
+    **{"due_at": "2050-01-01T00:00:00Z", "expires": "60", "deadline": "", "timeout": "1.5", "tags": '{import,"it\'s"}'},
+    **{"key": "order-7", "key_scope": "", "key_period": "60", "on_duplicate": "debounce", "max_delay": "600"},
+}
+
 _CALL = {name: _SUBMITTED[name] for name in ("name", "queue", "priority", "delay", "max_attempts", "metadata")}
 
 SAMPLES: dict[str, dict[str, str]] = {
@@ -62,6 +67,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         "output_schema": "",
         "max_attempts": "5",
     },
+    "expire_runs": {},
     "find_last_events": {"run_ids": f"{{{RUN},{OTHER}}}"},
     "find_queue": {"queue": "default"},
     "find_strays": {"worker_id": WORKER, "older_than": "5"},
@@ -80,7 +86,10 @@ SAMPLES: dict[str, dict[str, str]] = {
     "get_worker_status": {},
     "is_served": {"queue": "default", "names": "{}"},
     "keep_plans": {},
-    "list_runs": {"status": "", "queue": "", "name": "", "session_id": "", "max_rows": "20"},
+    "list_runs": {
+        **{"status": "", "queue": "", "name": "", "session_id": "", "tags": "{}", "metadata": "{}"},
+        "max_rows": "20",
+    },
     "look_at_runs": {"run_ids": f"{{{RUN},{OTHER}}}", "or_paused": "{}"},
     "note_call": {"run_id": RUN, "fence": "1", "number": "1", "response_id": "resp_1"},
     "open_sessions": {},
@@ -116,11 +125,15 @@ SAMPLES: dict[str, dict[str, str]] = {
     "steer_run": {"run_id": RUN, "message": "It's urgent.", "message_id": OTHER},
     "stop_worker": {"worker_id": WORKER},
     "take_left_calls": {"names": "{}", "queues": "{default}", "run_id": ""},
-    "submit_by_name": {**_SUBMITTED, "run_id": ""},
+    "submit_by_name": {**_SUBMITTED, **_SAID, "delay": "0", "run_id": ""},
     "submit_call": {**_CALL, "run_id": "00000000-0000-7000-8000-00000000eeee", "input": "42"},
     "submit_calls": {
         **_CALL,
         **{"run_ids": "{00000000-0000-7000-8000-00000000dddd}", "inputs": "[42]", "session_id": ""},
+    },
+    "submit_runs": {
+        "common": '{"name": "It\'s", "queue": "default", "tags": ["a"], "on_duplicate": "replace"}',
+        **{"run_ids": f"{{{OTHER[:-1]}c,{OTHER[:-1]}d}}", "keys": "{a,b}", "inputs": "[1,2]"},
     },
     "submit_run": {
         **_SUBMITTED,

@@ -46,6 +46,18 @@ async def test_ten_thousand_go_in_one_statement_and_wake_once(db: PostgresDb, co
     assert row == {"input": {"number": 4321}}
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("keyed", [False, True])
+async def test_a_hundred_thousand_go_in_one_call_with_keys_and_without(db: PostgresDb, conn: Conn, keyed: bool) -> None:
+    calls = [{"number": number} for number in range(100_000)]
+    keys = [f"order-{number}" for number in range(100_000)]
+    runs = await declare(db).asubmit_many(calls, keys=keys if keyed else None)
+    again = await declare(db).asubmit_many(calls, keys=keys) if keyed else runs
+    assert [run.run_id for run in again] == [run.run_id for run in runs]
+    assert one(conn, "select count(distinct (input ->> 'number')::int) from pgrun.jobs") == count(conn) == 100_000
+
+
 async def test_no_calls_are_no_runs(db: PostgresDb, conn: Conn) -> None:
     assert await declare(db).asubmit_many([]) == []
     assert count(conn) == 0

@@ -176,6 +176,13 @@ async def tasks_of_async_and_plain_functions(db: PostgresDb) -> None:
     assert_type(count.submit_many([{"text": "Tokyo"}]), list[Run[int]])
     assert_type(await count.options(delay=5, priority=-1, queue="mail").asubmit("Tokyo"), Run[int])
     assert_type((await count.asubmit("Tokyo")).run_id, str)
+    keyed = count.options(key="7", key_scope="ever", on_duplicate="keep", tags=["a"], expires=60, conn=object())
+    assert_type((await keyed.asubmit("Tokyo")).duplicate, bool)
+    assert_type(await count.asubmit_many([{"text": "Tokyo"}], keys=["7"]), list[Run[int]])
+    assert_type(count.submit_many([{"text": "Tokyo"}], keys=["7"]), list[Run[int]])
+    assert_type(db.task(max_attempts=2, timeout=5)(find).name, str)
+    count.options(on_duplicate="both")  # type: ignore[arg-type]
+    count.options(due_at="tomorrow")  # type: ignore[arg-type]
     await find.asubmit(7)  # type: ignore[arg-type]
     await find.asubmit("Tokyo", colour="red")  # type: ignore[call-arg]
     await count.asubmit()  # type: ignore[call-arg]

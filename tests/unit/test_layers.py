@@ -18,11 +18,13 @@ LAYERS: dict[str, int] = {
         ("errors", "settings", "events", "_context", "_hosting", "_ids", "_jitter", "_durations", "_threads", "_sync"),
         0,
     ),
-    **dict.fromkeys(("run.base", "run.event", "run.requirement", "models.base", "retry"), 1),
+    **dict.fromkeys(("run.base", "run.event", "run.requirement", "run.terms", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
     **dict.fromkeys(
-        ("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task", "_stopping")
-        + ("tools", "media"),
+        (
+            *("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task"),
+            *("_stopping", "tools", "media"),
+        ),
         3,
     ),
     "worker": 4,
