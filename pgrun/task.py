@@ -94,7 +94,7 @@ class Task(Generic[P, R]):
         """
         like, data = self._like, self.arguments.dump(args, kwargs)
         run_id, began = like.run_id or new_run_id(), time.monotonic()
-        if like.run_id or like.session_id:
+        if like.run_id or like.session_id or like.concurrency_key or like.weight:
             is_new = await self._db.submit(like._replace(run_id=run_id, input=data)) is not None
         else:
             is_new = True

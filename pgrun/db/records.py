@@ -33,6 +33,8 @@ class NewRun(NamedTuple):
     metadata: Mapping[str, Any] = MappingProxyType({})
     streams: bool = False
     context: dict[str, Any] | None = None
+    concurrency_key: str | None = None
+    weight: int | None = None
 
 
 class Claimed(NamedTuple):
@@ -64,6 +66,17 @@ class Claimed(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
+
+
+class Look(NamedTuple):
+    """What a worker finds that looks for runs."""
+
+    claimed: list[Claimed]
+    """In their order."""
+    next_due: float | None
+    """Seconds after which it makes sense to look again; None: when it is woken."""
+    apart: frozenset[str] = frozenset()
+    """Queues that have limits, or runs that take turns, and were left alone for that."""
 
 
 class LeftCall(NamedTuple):

@@ -21,6 +21,7 @@ from pgrun.db.records import (
     EventRow,
     Kept,
     LeftCall,
+    Look,
     NewRun,
     Page,
     Place,
@@ -57,8 +58,8 @@ class Verbs:
 
     async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: bytes) -> None:
         """Inserts many runs like this one, which is of a task, with ids of their own and the members of a JSON array as input."""
-        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": inputs.decode()}
-        await self._runtime.fetch_tuples("submit_calls", {**_call(like), **params, "session_id": like.session_id})
+        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": inputs.decode(), "session_id": like.session_id}
+        await self._runtime.fetch_tuples("submit_calls", {**_call(like), **_turn(like), **params})
 
     async def submit_by_name(self, values: Mapping[str, Any]) -> str:
         """Submits like a person in psql: the declared agent of that name gives the rest; returns the run_id.
@@ -69,7 +70,8 @@ class Verbs:
         """
         as_json = ("input", "metadata", "definition", "output_schema")
         params = {key: _json_or_none(value) if key in as_json else value for key, value in values.items()}
-        params.setdefault("multitask", None)
+        for name in ("multitask", "concurrency_key", "weight"):
+            params.setdefault(name, None)
         params["run_id"] = params.get("run_id") or new_run_id()
         row = await self._runtime.fetch_one("submit_by_name", params)
         assert row is not None
@@ -105,10 +107,10 @@ class Verbs:
         yields: bool,
         horizon: float,
         positions: Mapping[str, Position] = MappingProxyType({}),
-    ) -> tuple[list[Claimed], float | None]:
-        """Takes up to `slots` due runs, returned in their order; with `yields` none that a live daemon could execute.
+    ) -> Look:
+        """Takes up to `slots` due runs; with `yields` none that a live daemon could execute, and none of a queue with limits.
 
-        Also returns in how many seconds the next run will be due, None if that is not within `horizon` seconds.
+        The next run that is due counts if it is within `horizon` seconds.
 
         Args:
             worker_id: Whose they will be.
@@ -133,9 +135,17 @@ class Verbs:
                 "horizon": horizon,
             },
         )
-        next_due: float | None = rows[0][0]
-        claimed = [Claimed(*row[1:]) for row in rows if row[1] is not None]
-        return sorted(claimed, key=_place), next_due
+        next_due, apart, *_ = rows[0]
+        claimed = [Claimed(*row[2:]) for row in rows if row[2] is not None]
+        return Look(sorted(claimed, key=_place), next_due, frozenset(apart))
+
+    async def claim_limited(
+        self, worker_id: str, queue: str, names: Sequence[str], slots: int, *, yields: bool
+    ) -> Look:
+        """Like `claim`, from one queue with limits, or whose runs take turns."""
+        params = {"worker_id": worker_id, "queue": queue, "names": [*names], "slots": slots, "yields": yields}
+        *claimed, (next_look, *_) = await self._runtime.fetch_tuples("claim_limited", params)
+        return Look(sorted((Claimed(*row[1:]) for row in claimed), key=_place), next_look)
 
     async def claim_woken(self, worker_id: str, queue: str, names: Sequence[str], slots: int) -> list[Claimed]:
         """Like `claim`, faster: due runs of one queue, from the first, that the worker can execute for certain."""
@@ -510,7 +520,7 @@ def _columns(run: NewRun) -> dict[str, Any]:
     columns["output_schema"] = _json_or_none(run.output_schema)
     columns["context"] = _json_or_none(run.context)
     columns["metadata"] = _json(run.metadata) if run.metadata else "{}"
-    return columns
+    return {**columns, **_turn(run)}
 
 
 def _call(like: NewRun) -> dict[str, Any]:
@@ -523,6 +533,11 @@ def _call(like: NewRun) -> dict[str, Any]:
         "max_attempts": like.max_attempts,
         "metadata": _json(like.metadata) if like.metadata else "{}",
     }
+
+
+def _turn(like: NewRun) -> dict[str, Any]:
+    """What the limits of its queue have to know of a run."""
+    return {"concurrency_key": like.concurrency_key, "weight": None if like.weight is None else str(like.weight)}
 
 
 def _ending(ending: Ending) -> str:

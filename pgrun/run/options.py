@@ -14,6 +14,7 @@ from pgrun.run.media import File, Image, media_of
 _OBJECTS = ("dependencies", "session_state")
 _CENTURY = 100 * 366 * 86_400
 _SMALLINT = 32767
+_INT = 2**31 - 1
 
 
 Multitask = Literal["enqueue", "reject", "interrupt", "rollback", "parallel"]
@@ -48,6 +49,11 @@ class RunOptions(TypedDict, total=False):
     """What it does if its session is busy, that is, has another open run. Default: the agent's; for a task to enqueue."""
     metadata: Mapping[str, Any] | None
     """Whatever you want to find again in `jobs.metadata`."""
+    concurrency_key: str | None
+    """For whom or what it is, such as a customer: the keys of a queue take turns, and `key_concurrency` of the queue limits how many
+    runs of one key run at once. Default: none; the runs without one take turns with the keys."""
+    weight: int | None
+    """How much of the `rate` of its queue its start uses up, such as the tokens it is likely to need. Default: 1."""
 
 
 class AgentRunOptions(RunOptions, total=False):
@@ -80,6 +86,9 @@ class Choices:
     metadata: dict[str, Any] = field(default_factory=dict)
     context: dict[str, Any] | None = None
     """What only agents are told, see `jobs.context`."""
+    concurrency_key: str | None = None
+    weight: int | None = None
+    """None: 1."""
 
 
 def choose_for_agent(options: Mapping[str, Any], *, metadata: Mapping[str, Any], **defaults: Any) -> Choices:
@@ -153,9 +162,9 @@ def _check_delay(name: str, value: object) -> float:
     return value
 
 
-def _check_whole(name: str, value: object, *, lowest: int) -> int:
-    if not isinstance(value, int) or not lowest <= value <= _SMALLINT:
-        raise UsageError(f"{name}={value!r}: a whole number from {lowest} to {_SMALLINT}")
+def _check_whole(name: str, value: object, *, lowest: int, highest: int = _SMALLINT) -> int:
+    if not isinstance(value, int) or not lowest <= value <= highest:
+        raise UsageError(f"{name}={value!r}: a whole number from {lowest} to {highest}")
     return value
 
 
@@ -174,4 +183,6 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "delay": _check_delay,
     "multitask": check_multitask,
     "metadata": _check_object,
+    "concurrency_key": check_name,
+    "weight": partial(_check_whole, lowest=1, highest=_INT),
 }

@@ -13,7 +13,9 @@ create function pgrun.submit(
     definition    jsonb    default null,
     output_schema jsonb    default null,
     run_id        uuid     default null,
-    multitask     text     default null
+    multitask     text     default null,
+    concurrency_key text   default null,
+    weight        int      default null
 ) returns uuid language plpgsql as $$
 declare
     submitted uuid;
@@ -24,11 +26,12 @@ begin
                           (select string_agg(q.queue, ', ' order by q.queue) from pgrun.queues q), submit.queue);
     end if;
     insert into pgrun.jobs (run_id, name, input, queue, session_id, priority, due_at, max_attempts, metadata, definition, output_schema,
-                            multitask)
+                            multitask, concurrency_key, weight)
     values (coalesce(submit.run_id, pgrun.new_run_id()), submit.name, submit.input, submit.queue, submit.session_id, submit.priority,
             now() + submit.delay,
             coalesce(submit.max_attempts, (select a.max_attempts from pgrun.agents a where a.name = submit.name), 5),
-            submit.metadata, submit.definition, submit.output_schema, nullif(submit.multitask, 'enqueue'))
+            submit.metadata, submit.definition, submit.output_schema, nullif(submit.multitask, 'enqueue'), submit.concurrency_key,
+            submit.weight)
     on conflict on constraint jobs_pkey do nothing  -- naming the column would mean the parameter
     returning jobs.run_id into submitted;
     if submitted is null then
@@ -41,8 +44,8 @@ begin
     end if;
     return submitted;
 end $$;
-comment on function pgrun.submit(text, jsonb, text, text, int, interval, int, jsonb, jsonb, jsonb, uuid, text) is
-    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing. multitask says what happens in a busy session: enqueue (the default), reject (error PGR03), interrupt, rollback or parallel.';
+comment on function pgrun.submit(text, jsonb, text, text, int, interval, int, jsonb, jsonb, jsonb, uuid, text, text, int) is
+    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing. multitask says what happens in a busy session: enqueue (the default), reject (error PGR03), interrupt, rollback or parallel. concurrency_key and weight are for the limits of its queue.';
 
 create function pgrun.cancel(run_id uuid) returns text language plpgsql as $$
 declare
@@ -314,3 +317,13 @@ create function pgrun.resume_queue(queue text) returns void language sql as $$
     select pg_notify('pgrun_soon', resume_queue.queue);  -- there may also be what is due later
 $$;
 comment on function pgrun.resume_queue(text) is 'Ends a pause and wakes the workers of the queue.';
+
+create function pgrun._tokens(limits pgrun.queues, meter pgrun.meters, at timestamptz) returns float8 language plpgsql immutable as $$
+begin
+    return case when limits.rate is not null then
+        least(coalesce(limits.burst, greatest(limits.rate, 1)),
+              coalesce(meter.tokens, 'infinity') + greatest(extract(epoch from at - meter.read_at), 0)::float8
+                                                   * limits.rate / extract(epoch from limits.per)::float8) end;
+end $$;
+comment on function pgrun._tokens(pgrun.queues, pgrun.meters, timestamptz) is
+    'The weight of runs that the rate of a queue lets start at a moment; null without a rate.';

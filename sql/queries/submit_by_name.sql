@@ -4,4 +4,5 @@ select pgrun.submit(:'name', :'input'::jsonb, queue => :'queue', session_id => n
                     priority => :'priority'::int, delay => make_interval(secs => :'delay'::float8),
                     max_attempts => nullif(:'max_attempts', '')::int, metadata => :'metadata'::jsonb,
                     definition => nullif(:'definition', '')::jsonb, output_schema => nullif(:'output_schema', '')::jsonb,
-                    run_id => nullif(:'run_id', '')::uuid, multitask => nullif(:'multitask', '')) as run_id;
+                    run_id => nullif(:'run_id', '')::uuid, multitask => nullif(:'multitask', ''),
+                    concurrency_key => nullif(:'concurrency_key', ''), weight => nullif(:'weight', '')::int) as run_id;

@@ -16,6 +16,7 @@ from support.tables import one, status
 
 from pgrun import PostgresDb
 from pgrun.db.embedded._binaries import find_binaries
+from pgrun.db.migrations import newest
 from pgrun.db.statements import sql_dir
 
 WORKER = "00000000-0000-7000-8000-00000000aaaa"
@@ -38,6 +39,8 @@ _SUBMITTED = {
     "definition": "",
     "output_schema": "",
     "multitask": "interrupt",
+    "concurrency_key": "k",
+    "weight": "7",
 }
 
 _CALL = {name: _SUBMITTED[name] for name in ("name", "queue", "priority", "delay", "max_attempts", "metadata")}
@@ -47,6 +50,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "beat_worker": {"worker_id": WORKER, "draining": "false", "blocked": "0"},
     "begin_step": {"run_id": RUN, "fence": "1", "number": "2", "name": "refund", "times": "1"},
     "cancel_run": {"run_id": RUN},
+    "claim_limited": {"worker_id": WORKER, "queue": "default", "names": "{}", "slots": "1", "yields": "true"},
     "claim_woken": {"worker_id": WORKER, "queue": "default", "names": "{}", "slots": "1"},
     "change_session_state": {"session_id": "s", "changes": '[{"path": ["a"], "op": "set", "value": 1}]'},
     "claim_runs": {
@@ -121,6 +125,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "submit_calls": {
         **_CALL,
         **{"run_ids": "{00000000-0000-7000-8000-00000000dddd}", "inputs": "[42]", "session_id": ""},
+        **{"concurrency_key": "", "weight": ""},
     },
     "submit_run": {
         **_SUBMITTED,
@@ -206,7 +211,7 @@ async def test_the_migrations_run_in_psql_and_give_the_same_schema(
         assert contents(look, "pgrun") == contents(conn, "pgrun")
         look.execute(
             "insert into pgrun.migrations (number, name) select n, 'by hand' from generate_series(1, %s) n",
-            [len([*(sql_dir() / "migrations").glob("*.sql")])],
+            [newest()],
         )
     async with PostgresDb(by_hand, worker="external") as db:
         await submit(db)
