@@ -50,8 +50,8 @@ class RunOptions(TypedDict, total=False):
     metadata: Mapping[str, Any] | None
     """Whatever you want to find again in `jobs.metadata`."""
     concurrency_key: str | None
-    """For whom or what it is, such as a customer: the keys of a queue take turns, and `key_concurrency` of the queue limits how many
-    runs of one key run at once. Default: none; the runs without one take turns with the keys."""
+    """For whom or what it is, such as a customer: the keys of a queue take turns, and its `key_concurrency` limits how many runs
+    of one key run at once. Default: none; the runs without one take turns with the keys."""
     weight: int | None
     """How much of the `rate` of its queue its start uses up, such as the tokens it is likely to need. Default: 1."""
 
