@@ -28,6 +28,7 @@ from pgrun.db.embedded import embedded_url
 from pgrun.db.following import Following, Reader
 from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.pruning import Prunable, prune
+from pgrun.db.queues import QueueControl
 from pgrun.db.records import NewRun
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
@@ -69,7 +70,7 @@ class Connected:
         self.following: Following | None = None
 
 
-class PostgresDb:
+class PostgresDb(QueueControl):
     """Where runs are stored and how this process takes part in them.
 
     Args:

@@ -503,6 +503,24 @@ class Verbs:
         """The view `queue_stats`."""
         return await self._runtime.fetch("get_queue_stats")
 
+    async def set_queue(self, queue: str, limits: Mapping[str, Any]) -> None:
+        """Sets limits of a queue, None is no limit; see `set_queue.sql`."""
+        await self._runtime.fetch("set_queue", {"queue": queue, "limits": _json(limits)})
+
+    async def pause_queue(self, queue: str, seconds: float | None) -> None:
+        """Lets nothing more of a queue start, for so many seconds; None: until it is resumed."""
+        params = {"queue": queue, "seconds": None if seconds is None else str(seconds)}
+        await self._runtime.fetch("pause_queue", params)
+
+    async def resume_queue(self, queue: str) -> None:
+        """Ends the pause of a queue."""
+        await self._runtime.fetch("resume_queue", {"queue": queue})
+
+    async def reason(self, run_id: str) -> str | None:
+        """Why a run does not run, in words; None if it does, or has ended, or if there is none."""
+        row = await self._runtime.fetch_one("get_reason", {"run_id": run_id})
+        return None if row is None else row["why"]
+
     async def worker_status(self) -> list[Row]:
         """The view `worker_status` without those that have left."""
         return await self._runtime.fetch("get_worker_status")

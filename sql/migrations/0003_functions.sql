@@ -318,12 +318,11 @@ create function pgrun.resume_queue(queue text) returns void language sql as $$
 $$;
 comment on function pgrun.resume_queue(text) is 'Ends a pause and wakes the workers of the queue.';
 
-create function pgrun._tokens(limits pgrun.queues, meter pgrun.meters, at timestamptz) returns float8 language plpgsql immutable as $$
-begin
-    return case when limits.rate is not null then
-        least(coalesce(limits.burst, greatest(limits.rate, 1)),
-              coalesce(meter.tokens, 'infinity') + greatest(extract(epoch from at - meter.read_at), 0)::float8
-                                                   * limits.rate / extract(epoch from limits.per)::float8) end;
-end $$;
-comment on function pgrun._tokens(pgrun.queues, pgrun.meters, timestamptz) is
-    'The weight of runs that the rate of a queue lets start at a moment; null without a rate.';
+create function pgrun._tokens(rate float8, per interval, burst float8, tokens float8, read_at timestamptz, at timestamptz)
+returns float8 language sql immutable as $$
+    select case when rate is not null then
+        least(coalesce(burst, greatest(rate, 1)),
+              tokens + greatest(extract(epoch from at - read_at)::float8, 0) * rate / extract(epoch from per)::float8) end
+$$;
+comment on function pgrun._tokens(float8, interval, float8, float8, timestamptz, timestamptz) is
+    'The weight of runs that a rate lets start at a moment, when it was tokens at read_at, null: burst. Null without a rate.';

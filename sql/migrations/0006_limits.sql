@@ -116,7 +116,7 @@ begin
                  where j.status = 'running' and j.queue = in_queue group by 1) r;
         room := least(room, limits.concurrency - running);
     end if;
-    tokens := pgrun._tokens(limits, meter, at);
+    tokens := pgrun._tokens(limits.rate, limits.per, limits.burst, meter.tokens, meter.read_at, at);
     if tokens is not null then
         room := least(room, greatest(floor(tokens), 0) + 1);  -- one more, to know what that one waits for
     end if;
@@ -247,7 +247,7 @@ create trigger jobs_left_room after update on pgrun.jobs
 create function pgrun._settle_meter() returns trigger language plpgsql as $$
 begin
     update pgrun.meters m
-       set tokens = pgrun._tokens(old, m, clock_timestamp()), read_at = clock_timestamp()
+       set tokens = pgrun._tokens(old.rate, old.per, old.burst, m.tokens, m.read_at, clock_timestamp()), read_at = clock_timestamp()
      where m.queue = old.queue;
     return new;
 end $$;
@@ -267,3 +267,68 @@ comment on function pgrun._tell_of_queue() is 'Trigger: tells workers that a que
 create trigger queues_changed after update on pgrun.queues
     for each row when (old.* is distinct from new.*)
     execute function pgrun._tell_of_queue();
+
+-- For a person who asks why nothing happens. The first reason that holds, from the run itself over its queue to the workers.
+create function pgrun.why(run_id uuid) returns text language plpgsql stable as $$
+declare
+    job     pgrun.jobs;
+    limits  pgrun.queues;
+    meter   pgrun.meters;
+    other   pgrun.jobs;
+    many    bigint;
+    tokens  float8;
+begin
+    select * into job from pgrun.jobs j where j.run_id = why.run_id;
+    if job.status = 'paused' then
+        return 'It waits for a person: pgrun.approve(run_id).';
+    elsif job.status is distinct from 'pending' then
+        return null;
+    elsif job.held = 'session' then
+        select * into other from pgrun.jobs j
+         where j.session_id = job.session_id and j.finished_at is null and j.session_seq < job.session_seq
+           and j.held is distinct from 'person' and j.multitask is distinct from 'parallel'
+         order by j.session_seq limit 1;
+        return format('Before it comes run %s of its session "%s", which is %s.', other.run_id, job.session_id, other.status);
+    elsif job.held = 'children' then
+        select count(*) into many from pgrun.jobs j where j.parent_run_id = job.run_id and j.finished_at is null;
+        return format('It has started %s runs that have not ended.', many);
+    elsif job.due_at > now() then
+        return format('It is due in %s%s.', date_trunc('milliseconds', job.due_at - now()),
+                      case when job.error is not null then ', after ' || coalesce(job.error ->> 'message', job.error ->> 'type') else '' end);
+    end if;
+
+    select * into limits from pgrun.queues q where q.queue = job.queue;
+    if limits.paused_at is not null and (limits.resume_at is null or limits.resume_at > now()) then
+        return format('Queue "%s" is paused%s.', job.queue, ' until ' || limits.resume_at);
+    end if;
+    select count(*) into many from pgrun.jobs j where j.status = 'running' and j.queue = job.queue;
+    if many >= limits.concurrency then
+        return format('Queue "%s" runs %s at once, as many as its concurrency says.', job.queue, many);
+    end if;
+    select count(*) into many from pgrun.jobs j
+     where j.status = 'running' and j.queue = job.queue and j.concurrency_key = job.concurrency_key;
+    if many >= limits.key_concurrency and job.concurrency_key is not null then
+        return format('Key "%s" runs %s at once, as many as key_concurrency of queue "%s" says.', job.concurrency_key, many, job.queue);
+    end if;
+    select m.* into meter from pgrun.meters m where m.queue = job.queue;
+    tokens := pgrun._tokens(limits.rate, limits.per, limits.burst, meter.tokens, meter.read_at, clock_timestamp());
+    if tokens < least(coalesce(job.weight, 1), coalesce(limits.burst, greatest(limits.rate, 1))) then
+        return format('Queue "%s" starts %s per %s: the rate lets a run of this weight start in %s s, if none comes before it.',
+                      job.queue, limits.rate, limits.per,
+                      round(((least(coalesce(job.weight, 1), coalesce(limits.burst, greatest(limits.rate, 1))) - tokens)
+                             / limits.rate * extract(epoch from limits.per)::float8)::numeric, 3));
+    end if;
+
+    if not exists (select from pgrun.workers w where w.stopped_at is null and w.lease_until > now() and job.queue = any (w.queues)) then
+        return format('No worker serves queue "%s".', job.queue);
+    elsif not exists (select from pgrun.workers w
+                       where w.stopped_at is null and w.lease_until > now() and job.queue = any (w.queues)
+                         and (job.definition is not null or job.name = any (w.names))) then
+        return format('No worker of queue "%s" has imported "%s".', job.queue, job.name);
+    elsif not exists (select from pgrun.worker_status w
+                       where w.state = 'alive' and w.running < w.concurrency and job.queue = any (w.queues)) then
+        return format('All workers of queue "%s" are busy.', job.queue);
+    end if;
+    return 'A worker is about to take it.';
+end $$;
+comment on function pgrun.why(uuid) is 'Why a run is not executed at present, in words: what holds it, its time, a pause, a limit, or no worker. Null if it runs or has ended.';
