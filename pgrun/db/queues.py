@@ -4,14 +4,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import isfinite
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, Protocol, TypedDict, Unpack
 
 from pgrun._durations import is_duration
 from pgrun._sync import run_sync
+from pgrun.db.verbs import Verbs
 from pgrun.errors import UsageError
-
-if TYPE_CHECKING:
-    from pgrun.db.postgres import Connected
 
 _INT = 2**31 - 1
 
@@ -32,12 +30,16 @@ class QueueLimits(TypedDict, total=False):
     `rate`, at least 1. With 1 they start one by one, at equal intervals."""
 
 
+class _Connected(Protocol):
+    verbs: Verbs
+
+
 class QueueControl(ABC):
     """What a `PostgresDb` can do with queues."""
 
     @abstractmethod
-    async def connected(self) -> "Connected":
-        """The verbs of the running event loop."""
+    async def connected(self) -> _Connected:
+        """The database in use by the running event loop."""
 
     async def aset_queue(self, queue: str, **limits: Unpack[QueueLimits]) -> None:
         """Sets limits of a queue, which is declared by that; they hold for whatever starts from then on.
