@@ -1,0 +1,98 @@
+"""What limits of a queue cost: the same no-ops drained by the same workers, without a limit and with one that never binds.
+
+    python benchmarks/limits.py [--runs 20000] [--workers 1,4] [--concurrency 200] [--keys 100] [--rounds 5]
+                                [--json FILE] [--database-url URL]
+
+Worker processes wait for a paused queue with so many runs in it; it is resumed, and the time counts from the first start to the last
+end in the rows. The cases take turns, each in a new database; medians of the rounds, and their ratios to the case without a limit.
+"""
+
+import time
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+
+import psycopg
+from _bench import TASKS, database, parser, server, settle, worker
+from _figures import medians, table, write
+
+CASES: Mapping[str, tuple[str, bool]] = {
+    "no limit": ("", False),
+    "concurrency": ("concurrency = 100000", False),
+    "rate": ("rate = 10000000", False),
+    "keys in turn": ("", True),
+    "key_concurrency": ("key_concurrency = 100000", True),
+    "all of them": ("concurrency = 100000, key_concurrency = 100000, rate = 10000000", True),
+}
+"""Limits, and whether the runs have keys."""
+
+FILL = """insert into pgrun.jobs (kind, name, input, concurrency_key)
+          select 'task', 'noop', jsonb_build_object('number', n), case when %(keys)s > 0 then 'key ' || n %% %(keys)s end
+            from generate_series(1, %(runs)s) n"""
+LEFT = "select count(*) from pgrun.jobs where finished_at is null"
+RATE = "select count(*) / extract(epoch from max(finished_at) - min(started_at))::float8 from pgrun.jobs"
+READY = "select count(*) from pgrun.workers where stopped_at is null"
+
+
+def measure(on: str, limits: str, keys: int, workers: int, options: Namespace) -> float:
+    """Runs per second."""
+    with database(on) as url, psycopg.connect(url, autocommit=True) as conn, ExitStack() as stack:
+        look = partial(_number, conn)
+        conn.execute("select pgrun.pause_queue('default')")
+        if limits:
+            conn.execute(f"update pgrun.queues set {limits} where queue = 'default'".encode())
+        conn.execute(FILL, {"runs": options.runs, "keys": keys})
+        settle(url)
+        for _ in range(workers):
+            stack.enter_context(worker(url, *TASKS, "--concurrency", str(options.concurrency)))
+        _wait(lambda: look(READY) == workers)
+        time.sleep(0.5)
+        conn.execute("select pgrun.resume_queue('default')")
+        _wait(lambda: look(LEFT) == 0)
+        return look(RATE)
+
+
+def _number(conn: psycopg.Connection, query: str) -> float:
+    row = conn.execute(query.encode()).fetchone()
+    assert row
+    return float(row[0])
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    while not condition():
+        time.sleep(0.05)
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--runs", type=int, default=20_000)
+    made.add_argument("--workers", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4])
+    made.add_argument("--concurrency", type=int, default=200)
+    made.add_argument("--keys", type=int, default=100)
+    made.add_argument("--rounds", type=int, default=5)
+    options = made.parse_args()
+    rounds: list[dict[str, float]] = []
+    with server(options.database_url) as on:
+        for _ in range(options.rounds):
+            rounds.append(
+                {
+                    f"{case}, {workers}": measure(on, limits, options.keys if keyed else 0, workers, options)
+                    for workers in options.workers
+                    for case, (limits, keyed) in CASES.items()
+                }
+            )
+        found = medians(rounds)
+        rows = {case: [cell for many in options.workers for cell in _cells(found, case, many)] for case in CASES}
+        head = [cell for many in options.workers for cell in (f"{many} workers, runs/s", "to none")]
+        table(["limit", *head], rows)
+        write(options.json, on, {"runs": options.runs, "keys": options.keys, "rounds": options.rounds, "cases": found})
+
+
+def _cells(found: Mapping[str, float], case: str, workers: int) -> tuple[float, float]:
+    rate = found[f"{case}, {workers}"]
+    return rate, rate / found[f"no limit, {workers}"]
+
+
+if __name__ == "__main__":
+    main()
