@@ -3,8 +3,8 @@
     python benchmarks/fairness.py [--flood 100000] [--nap 0.05] [--calls 300] [--pause 0.02] [--concurrency 50] [--rounds 3]
                                   [--json FILE] [--database-url URL]
 
-One worker process. Single calls of one key are made every 20 ms: while nothing else is there; while runs of another key, which each
-take 50 ms, fill all its slots; and while key_concurrency leaves slots to others. Milliseconds from submit to start, with
+One worker process. Single calls of one key are made every 20 ms: while nothing else is there; while runs of another key, which
+each take 50 ms, fill all its slots; and while key_concurrency leaves slots to others. Milliseconds from submit to start, with
 the ratio to the idle case. The cases take turns, each in a new database; medians of the rounds.
 """
 
@@ -31,17 +31,16 @@ FLOOD = """insert into pgrun.jobs (kind, name, input, concurrency_key)
 
 def measure(on: str, limits: str, floods: bool, options: Namespace) -> Mapping[str, float]:
     """Milliseconds from submit to start: p50, p95, p99."""
-    with database(on) as url:
-        with psycopg.connect(url, autocommit=True) as conn:
-            if limits:
-                conn.execute(f"update pgrun.queues set {limits} where queue = 'default'".encode())
-            if floods:
-                conn.execute(FLOOD, [options.nap, options.flood])
-            settle(url)
-            with worker(url, *TASKS, "--concurrency", str(options.concurrency)):
-                while floods and not _some_ended(conn):
-                    time.sleep(0.05)
-                return quantiles(anyio.run(_latency, url, options.calls, options.pause))
+    with database(on) as url, psycopg.connect(url, autocommit=True) as conn:
+        if limits:
+            conn.execute(f"update pgrun.queues set {limits} where queue = 'default'".encode())
+        if floods:
+            conn.execute(FLOOD, [options.nap, options.flood])
+        settle(url)
+        with worker(url, *TASKS, "--concurrency", str(options.concurrency)):
+            while floods and not _some_ended(conn):
+                time.sleep(0.05)
+            return quantiles(anyio.run(_latency, url, options.calls, options.pause))
 
 
 def _some_ended(conn: psycopg.Connection) -> bool:

@@ -3,8 +3,9 @@
     python benchmarks/limits.py [--runs 20000] [--workers 1,4] [--concurrency 200] [--keys 100] [--rounds 5]
                                 [--json FILE] [--database-url URL]
 
-Worker processes wait for a paused queue with so many runs in it; it is resumed, and the time counts from the first start to the last
-end in the rows. The cases take turns, each in a new database; medians of the rounds, and their ratios to the case without a limit.
+Worker processes wait for a paused queue with so many runs in it; it is resumed, and the time counts from the first start to the
+last end in the rows. The cases take turns, each in a new database; medians of the rounds, and their ratios to the case without
+a limit.
 """
 
 import time
@@ -35,14 +36,14 @@ RATE = "select count(*) / extract(epoch from max(finished_at) - min(started_at))
 READY = "select count(*) from pgrun.workers where stopped_at is null"
 
 
-def measure(on: str, limits: str, keys: int, workers: int, options: Namespace) -> float:
+def measure(on: str, limits: str, keyed: bool, workers: int, options: Namespace) -> float:
     """Runs per second."""
     with database(on) as url, psycopg.connect(url, autocommit=True) as conn, ExitStack() as stack:
         look = partial(_number, conn)
         conn.execute("select pgrun.pause_queue('default')")
         if limits:
             conn.execute(f"update pgrun.queues set {limits} where queue = 'default'".encode())
-        conn.execute(FILL, {"runs": options.runs, "keys": keys})
+        conn.execute(FILL, {"runs": options.runs, "keys": options.keys if keyed else 0})
         settle(url)
         for _ in range(workers):
             stack.enter_context(worker(url, *TASKS, "--concurrency", str(options.concurrency)))
@@ -72,16 +73,12 @@ def main() -> None:
     made.add_argument("--keys", type=int, default=100)
     made.add_argument("--rounds", type=int, default=5)
     options = made.parse_args()
-    rounds: list[dict[str, float]] = []
+    cases = [(case, many) for many in options.workers for case in CASES]
     with server(options.database_url) as on:
-        for _ in range(options.rounds):
-            rounds.append(
-                {
-                    f"{case}, {workers}": measure(on, limits, options.keys if keyed else 0, workers, options)
-                    for workers in options.workers
-                    for case, (limits, keyed) in CASES.items()
-                }
-            )
+        rounds = [
+            {f"{case}, {many}": measure(on, *CASES[case], many, options) for case, many in cases}
+            for _ in range(options.rounds)
+        ]
         found = medians(rounds)
         rows = {case: [cell for many in options.workers for cell in _cells(found, case, many)] for case in CASES}
         head = [cell for many in options.workers for cell in (f"{many} workers, runs/s", "to none")]

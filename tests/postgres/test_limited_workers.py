@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -38,6 +39,9 @@ class Gate:
         self.inside.append(name)
         await self._let_go[name].wait()
 
+    def has(self, many: int) -> bool:
+        return len(self.inside) == many
+
     async def submit(self, *names: str, **options: Any) -> list[Run[None]]:
         return await self.task.options(**options).asubmit_many([{"name": name} for name in names])
 
@@ -52,7 +56,7 @@ async def test_room_in_a_queue_is_used_at_once_by_whichever_worker_waits(db: Pos
     async with Worker(db, concurrency=5), Worker(db, concurrency=5):
         runs = await gate.submit("a", "b", "c")
         for done, run in enumerate(runs, 1):
-            await until(lambda done=done: len(gate.inside) == done, within=5)
+            await until(partial(gate.has, done), within=5)
             gate.let_go(*gate.inside[-1:])
             await run.aresult(timeout=5)
     assert gate.inside == ["a", "b", "c"]
@@ -66,7 +70,7 @@ async def test_a_place_that_nobody_tells_of_is_found_by_a_look(db: PostgresDb, d
         async with Worker(hasty):
             runs = await gate.submit("a", "b")
             for name, run in zip("ab", runs, strict=True):
-                await until(lambda name=name: name in gate.inside)
+                await until(partial(gate.inside.count, name))
                 gate.let_go(name)
                 await run.aresult(timeout=5)
 
