@@ -17,28 +17,6 @@ begin
 end $$;
 comment on function pgrun._apart(text[]) is 'Which of these queues have limits, or runs that take turns.';
 
-create function pgrun._next_due(in_queue text, after timestamptz) returns timestamptz language plpgsql stable as $$
-declare
-    level int := -32769;
-    due   timestamptz;
-    first timestamptz;
-begin
-    loop
-        level := pgrun._next_level(in_queue, level);
-        exit when level is null;
-        first := least(
-            (select j.due_at from pgrun.jobs j
-              where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null and j.concurrency_key is null
-                and j.due_at > after order by j.due_at limit 1),
-            (select j.due_at from pgrun.jobs j
-              where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null and j.concurrency_key is not null
-                and j.due_at > after order by j.due_at limit 1));
-        due := least(due, first);
-    end loop;
-    return due;
-end $$;
-comment on function pgrun._next_due(text, timestamptz) is 'When the next run of a queue will be due after a moment; null: none is waiting for its time.';
-
 create function pgrun._next_level(in_queue text, above int) returns int language plpgsql stable as $$
 begin
     return least(
@@ -50,6 +28,32 @@ begin
           order by j.priority limit 1));
 end $$;
 comment on function pgrun._next_level(text, int) is 'The next priority of which a queue has pending runs that nothing holds; null: there is none.';
+
+create function pgrun._first_due(in_queue text, level int, after timestamptz) returns timestamptz language plpgsql stable as $$
+begin
+    return least(
+        (select j.due_at from pgrun.jobs j
+          where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null and j.concurrency_key is null
+            and j.due_at > after order by j.due_at limit 1),
+        (select j.due_at from pgrun.jobs j
+          where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null and j.concurrency_key is not null
+            and j.due_at > after order by j.due_at limit 1));
+end $$;
+comment on function pgrun._first_due(text, int, timestamptz) is 'When the first pending run of one priority of a queue is due, of those that are due after a moment.';
+
+create function pgrun._next_due(in_queue text, after timestamptz) returns timestamptz language plpgsql stable as $$
+declare
+    level int := -32769;
+    due   timestamptz;
+begin
+    loop
+        level := pgrun._next_level(in_queue, level);
+        exit when level is null;
+        due := least(due, pgrun._first_due(in_queue, level, after));
+    end loop;
+    return due;
+end $$;
+comment on function pgrun._next_due(text, timestamptz) is 'When the next run of a queue will be due after a moment; null: none is waiting for its time.';
 
 create function pgrun._others_take(worker uuid, in_queue text, run_name text, travels boolean, daemons_only boolean)
 returns boolean language plpgsql stable as $$
@@ -78,9 +82,10 @@ declare
     look    pgrun.jobs;
     at      timestamptz;
     running int;
-    busy    jsonb := '{}';
-    last_key text;  -- as it was
+    busy    jsonb := '{}';  -- how many run, by key
     tokens  float8;
+    burst   float8;
+    last    text;           -- whose turn it was
     room    int := slots;
     level   int := -32769;
     turns   record;
@@ -97,18 +102,19 @@ begin
     if limits.queue is null then  -- somebody has deleted it
         insert into pgrun.queues (queue) values (in_queue) on conflict do nothing;
         look.due_at := at;
+        return next look;
+        return;
     elsif limits.paused_at is not null and (limits.resume_at is null or limits.resume_at > at) then
         look.due_at := limits.resume_at;
-    end if;
-    if limits.queue is null or limits.paused_at is not null and (limits.resume_at is null or limits.resume_at > at)
-       or not exists (select from pgrun.workers w where w.worker_id = worker and w.stopped_at is null) then
+        return next look;
+        return;
+    elsif not exists (select from pgrun.workers w where w.worker_id = worker and w.stopped_at is null) then
         return next look;
         return;
     end if;
 
     select m.* into meter from pgrun.meters m where m.queue = in_queue;
-    last_key := coalesce(meter.last_key, '');
-    meter.last_key := last_key;
+    last := coalesce(meter.last_key, '');
     if limits.concurrency is not null or limits.key_concurrency is not null then
         select coalesce(sum(r.many), 0), coalesce(jsonb_object_agg(r.key, r.many) filter (where r.key is not null), '{}')
           into running, busy
@@ -117,6 +123,7 @@ begin
         room := least(room, limits.concurrency - running);
     end if;
     tokens := pgrun._tokens(limits.rate, limits.per, limits.burst, meter.tokens, meter.read_at, at);
+    burst := coalesce(limits.burst, greatest(limits.rate, 1));
     if tokens is not null then
         room := least(room, greatest(floor(tokens), 0) + 1);  -- one more, to know what that one waits for
     end if;
@@ -127,8 +134,9 @@ begin
             look.due_at := pgrun._next_due(in_queue, at);
             exit;
         end if;
+        continue when pgrun._first_due(in_queue, level, '-infinity') > at;
         with recursive walk (key, wrapped, due_at, step) as (
-            select meter.last_key, false, null::timestamptz, 0
+            select last, false, null::timestamptz, 0
             union all
             select n.key, n.wrapped, n.due_at, w.step + 1
               from walk w
@@ -145,12 +153,13 @@ begin
                                             order by j.due_at limit 1)
                           where not w.wrapped)) k (key, wrapped, due_at)
                  limit 1) n
-             where w.step < 1000 and (not n.wrapped or n.key <= meter.last_key)),
+             where w.step < 1000 and (not n.wrapped or n.key <= last)),
         groups as materialized (
-            select w.key, w.step, least(room, case when w.key <> '' then limits.key_concurrency - coalesce((busy ->> w.key)::int, 0) end) as free
-              from walk w
-             where w.due_at <= at
-               and (w.key = '' or limits.key_concurrency is null or limits.key_concurrency > coalesce((busy ->> w.key)::int, 0))
+            select f.* from (
+                select w.key, w.step, w.due_at,
+                       least(room, case when w.key <> '' then limits.key_concurrency - coalesce((busy ->> w.key)::int, 0) end) as free
+                  from walk w) f
+             where f.due_at <= at and f.free > 0
              limit room + 10),
         share as materialized (
             select 2 * room / greatest(count(*), 1) + 8 as most from groups),
@@ -162,7 +171,7 @@ begin
                 select k.* from (
                     select j.run_id, j.due_at, coalesce(j.weight, 1) as weight from pgrun.jobs j
                      where g.key <> '' and j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
-                       and j.concurrency_key = g.key and j.due_at <= at 
+                       and j.concurrency_key = g.key and j.due_at <= at
                        and (j.definition is not null or j.name = any (names) or not pgrun._others_take(worker, in_queue, j.name, false, false))
                        and not (yields and pgrun._others_take(worker, in_queue, j.name, j.definition is not null, true))
                      order by j.due_at, j.run_id
@@ -172,7 +181,7 @@ begin
                 select u.* from (
                     select j.run_id, j.due_at, coalesce(j.weight, 1) as weight from pgrun.jobs j
                      where g.key = '' and j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
-                       and j.concurrency_key is null and j.due_at <= at 
+                       and j.concurrency_key is null and j.due_at <= at
                        and (j.definition is not null or j.name = any (names) or not pgrun._others_take(worker, in_queue, j.name, false, false))
                        and not (yields and pgrun._others_take(worker, in_queue, j.name, j.definition is not null, true))
                      order by j.due_at, j.run_id
@@ -182,13 +191,13 @@ begin
             select p.*, row_number() over turn as place, tokens - sum(p.weight) over turn + p.weight as left_to_it
               from picked p window turn as (order by p.round, p.step)),
         decided as (
-            select o.*, bool_and(coalesce(o.left_to_it >= least(o.weight, coalesce(limits.burst, greatest(limits.rate, 1))), true))
+            select o.*, bool_and(coalesce(o.left_to_it >= least(o.weight, burst), true))
                             over (order by o.place) as starts
               from ordered o where o.place <= room)
         select coalesce(array_agg(d.run_id) filter (where d.starts), '{}') as run_ids,
                coalesce(sum(d.weight) filter (where d.starts), 0) as weight,
                -- what the first that does not start is short of
-               (array_agg(least(d.weight, coalesce(limits.burst, greatest(limits.rate, 1))) - d.left_to_it order by d.place)
+               (array_agg(least(d.weight, burst) - d.left_to_it order by d.place)
                     filter (where not d.starts))[1] as short,
                coalesce((array_agg(d.key order by d.place desc) filter (where d.starts))[1],
                         (select g.key from groups g order by g.step desc limit 1),
@@ -201,8 +210,8 @@ begin
         claimed := claimed || turns.run_ids;
         room := room - cardinality(turns.run_ids);
         tokens := tokens - turns.weight;
-        if claimed <> '{}' or turns.passed then
-            meter.last_key := turns.last_key;
+        if turns.run_ids <> '{}' or turns.passed then
+            last := turns.last_key;
         end if;
         if turns.short is not null then
             look.due_at := at + make_interval(secs => turns.short / limits.rate * extract(epoch from limits.per)::float8);
@@ -213,9 +222,9 @@ begin
         end if;
     end loop;
 
-    if meter.last_key <> last_key or limits.rate is not null and claimed <> '{}' then
+    if last <> coalesce(meter.last_key, '') or limits.rate is not null and claimed <> '{}' then
         insert into pgrun.meters as m (queue, last_key, tokens, read_at)
-        values (in_queue, meter.last_key, tokens, at)
+        values (in_queue, last, tokens, at)
         on conflict (queue) do update set last_key = excluded.last_key, tokens = excluded.tokens, read_at = excluded.read_at;
     end if;
     return query
