@@ -300,7 +300,7 @@ begin
         return format('Before it comes run %s of its session "%s", which is %s.', other.run_id, job.session_id, other.status);
     elsif job.held = 'children' then
         select count(*) into many from pgrun.jobs j where j.parent_run_id = job.run_id and j.finished_at is null;
-        return format('It has started %s runs that have not ended.', many);
+        return format('It waits for runs that it has started: %s.', many);
     elsif job.due_at > now() then
         return format('It is due in %s%s.', date_trunc('milliseconds', job.due_at - now()),
                       case when job.error is not null then ', after ' || coalesce(job.error ->> 'message', job.error ->> 'type') else '' end);
