@@ -64,7 +64,7 @@ def submit(
             "session_id": session_id,
             "priority": priority,
             "delay": delay,
-            "max_attempts": max_attempts,
+            "max_attempts": max_attempts and str(max_attempts),
             "metadata": _object(metadata, "--metadata"),
             "definition": _definition(model, instructions),
             "output_schema": _output_schema(output_schema),

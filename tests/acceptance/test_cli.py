@@ -44,6 +44,8 @@ def test_a_run_can_be_submitted_listed_shown_cancelled_and_retried(cli: Cli) -> 
     assert cli("cancel", run_id).stdout == f"{run_id} cancelled\n"
     assert cli("retry", run_id).stdout == f"{run_id} pending\n"
     assert json.loads(cli("ls", "--json").stdout)[0]["status"] == "pending"
+    twice = cli("submit", "CityFacts", "Rome?", "--model", "gpt-5-mini", "--max-attempts", "2").stdout.strip()
+    assert json.loads(cli("show", twice, "--json").stdout)["max_attempts"] == 2
 
 
 def test_a_run_is_shown_with_its_steps(cli: Cli, conn: Conn) -> None:
