@@ -75,8 +75,8 @@ class Look(NamedTuple):
     """In their order."""
     next_due: float | None
     """Seconds after which it makes sense to look again; None: when it is woken."""
-    apart: frozenset[str] = frozenset()
-    """Queues that have limits, or runs that take turns, and were left alone for that."""
+    apart: Mapping[str, bool] = MappingProxyType({})
+    """Queues that were left alone, because they have limits or runs that take turns; and whether any run is pending there."""
 
 
 class LeftCall(NamedTuple):

@@ -137,7 +137,7 @@ class Verbs:
         )
         next_due, apart, *_ = rows[0]
         claimed = [Claimed(*row[2:]) for row in rows if row[2] is not None]
-        return Look(sorted(claimed, key=_place), next_due, frozenset(apart))
+        return Look(sorted(claimed, key=_place), next_due, apart or {})
 
     async def claim_limited(
         self, worker_id: str, queue: str, names: Sequence[str], slots: int, *, yields: bool

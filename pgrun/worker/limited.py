@@ -1,7 +1,7 @@
 """The queues of a worker that have limits, or runs that take turns: they are claimed from one by one, beside all the others."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from pgrun.db.records import Claimed, Look
 from pgrun.db.verbs import Verbs
@@ -24,34 +24,36 @@ class Limited:
     def __init__(self, verbs: Verbs, *, yields: bool) -> None:
         self._verbs = verbs
         self._yields = yields
-        self._queues: list[str] = []
+        self._apart: Mapping[str, bool] = {}
+        self._looked_at: set[str] = set()
+        self._turn = 0
         self._is_first = False
 
     def __contains__(self, queue: object) -> bool:
-        return queue in self._queues
+        return queue in self._apart
 
-    def note(self, apart: Collection[str]) -> None:
-        """Takes down which queues a look at the others has left alone."""
-        if {*self._queues} != {*apart}:
-            self._queues = sorted(apart)
+    def note(self, apart: Mapping[str, bool]) -> None:
+        """Takes down which queues a look at the others has left alone, and whether anything is pending there."""
+        self._apart = apart
 
-    def comes_first(self) -> bool:
-        """Whether it is their turn to be looked at before the others."""
-        self._is_first = bool(self._queues) and not self._is_first
+    def begin_round(self) -> bool:
+        """Begins a look at everything; returns whether it is their turn to be looked at before the others, and not only after."""
+        self._looked_at.clear()
+        self._is_first = any(self._apart.values()) and not self._is_first
         return self._is_first
 
     async def claim(self, worker_id: str, names: Sequence[str], slots: int) -> Look:
-        """Takes up to `slots` runs of all of these queues."""
+        """Takes up to `slots` runs of all of these queues where anything was pending, each of them once in a round."""
         claimed: list[Claimed] = []
         pauses: list[float] = []
-        for queue in tuple(self._queues):
+        for queue in self._queues():
             if slots == len(claimed):
                 break
+            self._looked_at.add(queue)
             look = await self.claim_from(queue, worker_id, names, slots - len(claimed))
             claimed += look.claimed
             if look.next_due is not None:
                 pauses.append(look.next_due)
-        self._queues = [*self._queues[1:], *self._queues[:1]]
         return Look(claimed, min(pauses, default=None))
 
     async def claim_from(self, queue: str, worker_id: str, names: Sequence[str], slots: int) -> Look:
@@ -61,3 +63,10 @@ class Limited:
         except DatabaseError as error:  # what other queues have given stays claimed
             _log.warning("no claim: %s", error)
             return Look([], 1.0)
+
+    def _queues(self) -> list[str]:
+        queues = sorted(
+            queue for queue, is_pending in self._apart.items() if is_pending and queue not in self._looked_at
+        )
+        self._turn = (self._turn + 1) % max(len(queues), 1)
+        return queues[self._turn :] + queues[: self._turn]

@@ -259,8 +259,8 @@ class Worker:
         interval = settings.poll_interval if self._listening else settings.poll_interval_without_listen
         pause = interval * uniform(0.9, 1.1)
         claimed: list[Claimed] = []
-        looks = [self._claim_limited, self._claim_unlimited]
-        for look in looks if self._limited.comes_first() else reversed(looks):
+        looks = [self._claim_unlimited, self._claim_limited]
+        for look in [self._claim_limited, *looks] if self._limited.begin_round() else looks:
             if len(claimed) < free:
                 found, next_due, _ = await look(free - len(claimed))
                 claimed += found

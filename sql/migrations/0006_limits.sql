@@ -6,16 +6,22 @@
 --
 -- Lock order: the queue's row, its meter, then rows of jobs, of which locked ones are skipped.
 
--- What claim_runs.sql leaves to claim_limited.sql.
-create function pgrun._apart(queues text[]) returns text[] language plpgsql stable as $$
+-- What claim_runs.sql leaves to claim_limited.sql. Whether anything is pending there spares a worker of many such queues most looks.
+create function pgrun._apart(queues text[]) returns jsonb language plpgsql stable as $$
 begin
-    return array(
-        select s.queue from unnest(queues) as s (queue)
-         where exists (select from pgrun.queues q where q.queue = s.queue and q.limited)
-            or exists (select from pgrun.jobs j
-                        where j.queue = s.queue and j.status = 'pending' and j.held is null and j.concurrency_key is not null));
+    return (select jsonb_object_agg(a.queue, a.keyed or exists (
+                       select from pgrun.jobs j
+                        where j.queue = a.queue and j.status = 'pending' and j.held is null and j.concurrency_key is null))
+              from (select s.queue,
+                           exists (select from pgrun.queues q where q.queue = s.queue and q.limited) as limited,
+                           exists (select from pgrun.jobs j
+                                    where j.queue = s.queue and j.status = 'pending' and j.held is null
+                                      and j.concurrency_key is not null) as keyed
+                      from unnest(queues) as s (queue)) a
+             where a.limited or a.keyed);
 end $$;
-comment on function pgrun._apart(text[]) is 'Which of these queues have limits, or runs that take turns.';
+comment on function pgrun._apart(text[]) is
+    'Which of these queues have limits, or runs that take turns, and whether any run is pending there; null: none has.';
 
 create function pgrun._next_level(in_queue text, above int) returns int language plpgsql stable as $$
 begin

@@ -14,7 +14,8 @@
 -- begins at the first walks over all of them.
 --
 -- Nothing is taken from queues with limits or with runs that have keys: claim_limited.sql does that. Which of :queues they are is in
--- `apart`. Where nobody uses either, it costs a look at two empty indexes.
+-- `apart` of the first row, an object that says of each whether anything is pending there. Where nobody uses either, it is null
+-- and costs a look at two empty indexes.
 --
 -- Returns one row per claimed run, JSON as text, or one with run_id null when there is none. next_due, the same in all of them, says in how
 -- many seconds a pause ends or the next pending run will be due, null if not within :horizon: a worker with nothing to do sleeps that
@@ -29,7 +30,7 @@ others as materialized (
 apart as materialized (
     select case when exists (select from pgrun.queues q where q.limited)
                   or exists (select from pgrun.jobs j where j.status = 'pending' and j.held is null and j.concurrency_key is not null)
-                then pgrun._apart(:'queues'::text[]) else '{}' end as queues),
+                then pgrun._apart(:'queues'::text[]) end as queues),
 served as materialized (
     select s.queue, s.priority, to_timestamp(s.due) as due_at,
            least(:'slots'::int, 2 * :'slots'::int / cardinality(:'queues'::text[]) + 8) as share
@@ -37,7 +38,7 @@ served as materialized (
      cross join unnest(:'queues'::text[], :'from_priorities'::smallint[], :'from_dues'::float8[]) as s (queue, priority, due)
      where not exists (select from pgrun.queues q
                         where q.queue = s.queue and q.paused_at is not null and (q.resume_at is null or q.resume_at > now()))
-       and s.queue <> all ((select queues from apart)::text[])),
+       and not coalesce((select queues from apart) ? s.queue, false)),
 found as materialized (
     select s.queue, s.share, d.*
       from served s
@@ -92,5 +93,5 @@ next (due) as (
     union all
     select extract(epoch from max(o.awake_until) - now())::float8 + 0.05
       from others o where o.awake_until > now() and o.queues && :'queues'::text[])
-select next.due as next_due, apart.queues as apart, claimed.*
+select next.due as next_due, case when row_number() over () = 1 then apart.queues end as apart, claimed.*
   from (select min(due) from next) as next (due) cross join apart left join claimed on true;

@@ -155,6 +155,28 @@ async def test_neither_queues_with_limits_nor_others_keep_each_other_waiting(db:
     assert one(conn, f"select count(*) filter (where queue = 'mail') from {half}") == pytest.approx(50, abs=10)
 
 
+async def test_a_worker_that_waits_for_room_in_one_queue_finds_what_is_new_in_others(
+    db: PostgresDb, conn: Conn
+) -> None:
+    conn.execute("insert into pgrun.queues (queue, concurrency) values ('full', 1), ('mail', 1), ('keyed', null)")
+    gate = Gate(db)
+    async with Worker(db, queues=["full", "mail", "keyed"]):
+        await gate.submit("a", "b", queue="full")
+        await until(partial(gate.has, 1))
+        for done, name in enumerate(("mail", "keyed"), 2):
+            with conn.transaction():  # so that the worker is woken for everything at once
+                conn.execute("select pg_notify('pgrun_wake', 'full'), pg_notify('pgrun_soon', 'full')")
+                conn.execute(
+                    "insert into pgrun.jobs (name, queue, input, concurrency_key) "
+                    "values ('gate', %s, jsonb_build_object('name', %s::text), 'k')",
+                    [name, name],
+                )
+            await until(partial(gate.has, done), within=5)
+        gate.let_go("a")
+        await until(partial(gate.has, 4), within=5)
+        gate.let_go("b", "mail", "keyed")
+
+
 async def test_key_and_weight_of_a_run_are_stored(db: PostgresDb, conn: Conn) -> None:
     @db.task
     async def noop() -> None: ...
