@@ -72,8 +72,8 @@ comment on function pgrun._others_take(uuid, text, text, boolean, boolean) is 'W
 
 -- A claim from one queue. Priorities come one after the other; within one, keys take turns: the walk hops from key to key, beginning behind
 -- the one that had its turn last, runs without a key being one of them (''), and of each key at most so many are taken as may run. It looks
--- at a thousand keys at most, and no further than it needs. Twice its share of the room and eight is locked of each key, and
--- then one of each is taken, a second of each, and so on.
+-- at a thousand keys at most, and no further than it needs. Twice its share of the room is locked of each key, and then one of
+-- each is taken, a second of each, and so on.
 --
 -- A run that is heavier than the tokens there are waits, and whatever comes after it: else light ones would keep it waiting for ever.
 -- One that is heavier than burst starts when the bucket is full, and those behind it wait the longer.
@@ -168,7 +168,7 @@ begin
              where f.due_at <= at and f.free > 0
              limit room + 10),
         share as materialized (
-            select 2 * room / greatest(count(*), 1) + 8 as most from groups),
+            select ceil(2.0 * room / greatest(count(*), 1))::int as most from groups),
         picked as (
             select g.key, g.step, p.run_id, p.weight, g.free,
                    row_number() over (partition by g.step order by p.due_at, p.run_id) as round
