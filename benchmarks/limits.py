@@ -5,48 +5,65 @@
 
 Worker processes wait for a paused queue with so many runs in it; it is resumed, and the time counts from the first start to the
 last end in the rows. The cases take turns, each in a new database; medians of the rounds, and their ratios to the case without
-a limit.
+a limit. The last two cases are a limit that binds, and workers with as many slots together as it allows.
 """
 
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 import psycopg
 from _bench import TASKS, database, parser, server, settle, worker
 from _figures import medians, table, write
 
-CASES: Mapping[str, tuple[str, bool]] = {
-    "no limit": ("", False),
-    "concurrency": ("concurrency = 100000", False),
-    "rate": ("rate = 10000000", False),
-    "keys in turn": ("", True),
-    "key_concurrency": ("key_concurrency = 100000", True),
-    "all of them": ("concurrency = 100000, key_concurrency = 100000, rate = 10000000", True),
+BINDING = 100
+"""A limit that binds, and the slots of all workers together that it is compared with."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Limits of the queue, whether its runs have keys and workers few slots, and with which case it is compared."""
+
+    limits: str = ""
+    keyed: bool = False
+    few: bool = False
+    to: str = "no limit"
+
+
+CASES: Mapping[str, Case] = {
+    "no limit": Case(),
+    "concurrency": Case("concurrency = 100000"),
+    "rate": Case("rate = 10000000"),
+    "keys in turn": Case(keyed=True),
+    "key_concurrency": Case("key_concurrency = 100000", keyed=True),
+    "all of them": Case("concurrency = 100000, key_concurrency = 100000, rate = 10000000", keyed=True),
+    f"{BINDING} slots": Case(few=True, to=f"{BINDING} slots"),
+    f"concurrency = {BINDING}": Case(f"concurrency = {BINDING}", to=f"{BINDING} slots"),
 }
-"""Limits, and whether the runs have keys."""
 
 FILL = """insert into pgrun.jobs (kind, name, input, concurrency_key)
           select 'task', 'noop', jsonb_build_object('number', n), case when %(keys)s > 0 then 'key ' || n %% %(keys)s end
             from generate_series(1, %(runs)s) n"""
-LEFT = "select count(*) from pgrun.jobs where finished_at is null"
+LEFT = "select count(*) from (select from pgrun.jobs where finished_at is null limit 1) one"
 RATE = "select count(*) / extract(epoch from max(finished_at) - min(started_at))::float8 from pgrun.jobs"
 READY = "select count(*) from pgrun.workers where stopped_at is null"
 
 
-def measure(on: str, limits: str, keyed: bool, workers: int, options: Namespace) -> float:
+def measure(on: str, case: Case, workers: int, options: Namespace) -> float:
     """Runs per second."""
+    slots = BINDING // workers if case.few else options.concurrency
     with database(on) as url, psycopg.connect(url, autocommit=True) as conn, ExitStack() as stack:
         look = partial(_number, conn)
         conn.execute("select pgrun.pause_queue('default')")
-        if limits:
-            conn.execute(f"update pgrun.queues set {limits} where queue = 'default'".encode())
-        conn.execute(FILL, {"runs": options.runs, "keys": options.keys if keyed else 0})
+        if case.limits:
+            conn.execute(f"update pgrun.queues set {case.limits} where queue = 'default'".encode())
+        conn.execute(FILL, {"runs": options.runs, "keys": options.keys if case.keyed else 0})
         settle(url)
         for _ in range(workers):
-            stack.enter_context(worker(url, *TASKS, "--concurrency", str(options.concurrency)))
+            stack.enter_context(worker(url, *TASKS, "--concurrency", str(slots)))
         _wait(lambda: look(READY) == workers)
         time.sleep(0.5)
         conn.execute("select pgrun.resume_queue('default')")
@@ -62,7 +79,7 @@ def _number(conn: psycopg.Connection, query: str) -> float:
 
 def _wait(condition: Callable[[], bool]) -> None:
     while not condition():
-        time.sleep(0.05)
+        time.sleep(0.2)
 
 
 def main() -> None:
@@ -76,19 +93,19 @@ def main() -> None:
     cases = [(case, many) for many in options.workers for case in CASES]
     with server(options.database_url) as on:
         rounds = [
-            {f"{case}, {many}": measure(on, *CASES[case], many, options) for case, many in cases}
+            {f"{case}, {many}": measure(on, CASES[case], many, options) for case, many in cases}
             for _ in range(options.rounds)
         ]
         found = medians(rounds)
         rows = {case: [cell for many in options.workers for cell in _cells(found, case, many)] for case in CASES}
-        head = [cell for many in options.workers for cell in (f"{many} workers, runs/s", "to none")]
+        head = [cell for many in options.workers for cell in (f"{many} workers, runs/s", "ratio")]
         table(["limit", *head], rows)
         write(options.json, on, {"runs": options.runs, "keys": options.keys, "rounds": options.rounds, "cases": found})
 
 
 def _cells(found: Mapping[str, float], case: str, workers: int) -> tuple[float, float]:
     rate = found[f"{case}, {workers}"]
-    return rate, rate / found[f"no limit, {workers}"]
+    return rate, rate / found[f"{CASES[case].to}, {workers}"]
 
 
 if __name__ == "__main__":
