@@ -214,3 +214,13 @@ async def test_what_is_not_mentioned_stays_and_none_is_no_limit(db: PostgresDb) 
     await db.aset_queue("mail", concurrency=None, key_concurrency=1)
     mail = (await db.aqueues())["mail"]
     assert (mail["concurrency"], mail["key_concurrency"], mail["rate"], mail["per"].total_seconds()) == (None, 1, 2, 60)
+
+
+def test_queues_are_controlled_without_an_event_loop_too(dsn: str) -> None:
+    db = PostgresDb(dsn, worker="external")
+    db.set_queue("mail", concurrency=3)
+    db.pause_queue("mail", resume_after=60)
+    assert (db.queues()["mail"]["concurrency"], db.queues()["mail"]["paused"]) == (3, True)
+    db.resume_queue("mail")
+    assert db.queues()["mail"]["paused"] is False
+    db.close()
