@@ -135,8 +135,8 @@ class Verbs:
                 "horizon": horizon,
             },
         )
-        next_due, apart, *_ = rows[0]
-        claimed = [Claimed(*row[2:]) for row in rows if row[2] is not None]
+        next_due, *_, apart = rows[0]
+        claimed = [Claimed(*row[1:-1]) for row in rows if row[1] is not None]
         return Look(sorted(claimed, key=_place), next_due, apart or {})
 
     async def claim_limited(

@@ -93,5 +93,5 @@ next (due) as (
     union all
     select extract(epoch from max(o.awake_until) - now())::float8 + 0.05
       from others o where o.awake_until > now() and o.queues && :'queues'::text[])
-select next.due as next_due, case when row_number() over () = 1 then apart.queues end as apart, claimed.*
+select next.due as next_due, claimed.*, case when row_number() over () = 1 then apart.queues end as apart
   from (select min(due) from next) as next (due) cross join apart left join claimed on true;
