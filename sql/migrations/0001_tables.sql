@@ -120,7 +120,7 @@ comment on column pgrun.jobs.state_undo is 'What the run has changed in the stat
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.concurrency_key is 'Runs of a queue that have keys start key by key in turn, and of each key as many at once as queues.key_concurrency says. Null: it counts for the queue only, and takes turns with the keys like one of them.';
 comment on column pgrun.jobs.weight is 'How much of its queue''s rate its start uses up. Null: 1.';
-comment on column pgrun.jobs.limited is 'It was claimed from a queue that has limits, or turns: when it runs no more, others may wait for its place, and workers are told. Null: it was not.';
+comment on column pgrun.jobs.limited is 'It was claimed from a queue of which only so many run at once: when it runs no more, others may wait for its place, and workers are told. Null: it was not.';
 comment on column pgrun.jobs.streams is 'Somebody reads along, or did: what happens to the run is told in events.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';

@@ -235,7 +235,8 @@ begin
     end if;
     return query
         update pgrun.jobs j
-           set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = worker, started_at = at, limited = true
+           set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = worker, started_at = at,
+               limited = nullif(limits.concurrency is not null or limits.key_concurrency is not null, false)
          where j.run_id = any (claimed)
         returning j.*;
     return next look;

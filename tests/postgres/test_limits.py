@@ -124,6 +124,16 @@ async def test_however_a_run_stops_running_its_place_is_free_and_workers_are_tol
     assert len(await other.claim_limited()) == 1
 
 
+async def test_nobody_is_told_of_a_place_where_places_are_not_counted(db: PostgresDb, conn: Conn, ear: Ear) -> None:
+    flood(conn, 1, "a")
+    limit(conn, "rate = 5")
+    hand = await hire(db)
+    claimed = await hand.claim_limited()
+    ear.heard()
+    await hand.complete(*claimed)
+    assert ear.heard() == [("done", claimed[0].run_id)]
+
+
 async def test_a_bucket_lets_start_what_burst_says_and_then_what_the_rate_says(db: PostgresDb, conn: Conn) -> None:
     flood(conn, 20)
     limit(conn, "rate = 10, per = '1 minute', burst = 3")
