@@ -58,7 +58,14 @@ def pass_through(url: str, setting: str, runs: int) -> dict[str, float]:
 def _one_batch(conn: psycopg.Connection, look: Mapping[str, Any]) -> float:
     inputs = json.dumps([{"text": "x" * 180, "number": number} for number in range(BATCH)])
     began = time.monotonic()
-    conn.execute(SUBMIT_CALLS, {**CALL, "session_id": None, "run_ids": new_run_ids(BATCH), "inputs": inputs})
+    given = {
+        "run_ids": new_run_ids(BATCH),
+        "inputs": inputs,
+        "session_id": None,
+        "concurrency_key": None,
+        "weight": None,
+    }
+    conn.execute(SUBMIT_CALLS, {**CALL, **given})
     claimed = conn.execute(CLAIM, look).fetchall()
     assert len(claimed) == BATCH
     conn.execute(FINISH, finish_params(claimed))

@@ -107,7 +107,7 @@ class Task(Generic[P, R]):
             keys = [like.terms.key] if like.terms.key else []
             return (await self._place(like, [run_id], b"[%b]" % data, keys))[0]
         is_new = True
-        if like.run_id or like.session_id:
+        if like.run_id or like.session_id or like.concurrency_key or like.weight:
             is_new = await self._db.submit(like._replace(run_id=run_id, input=data)) is not None
         else:
             await self._db.submit_call(like, run_id, data)

@@ -2,7 +2,7 @@
 
 import typer
 
-from pgrun.cli import decide, demo, operate, runs, streams
+from pgrun.cli import decide, demo, operate, queues, runs, streams
 
 app = typer.Typer(
     name="pgrun",
@@ -16,9 +16,11 @@ for command in (
     *(demo.demo, operate.migrate, operate.worker),
     *(runs.submit, runs.ls, runs.show, runs.wait, streams.tail, runs.steer, runs.cancel, runs.retry),
     *(decide.approve, decide.reject),
+    *(queues.pause, queues.resume),
     *(operate.prune, operate.stats),
 ):
     app.command()(command)
+app.add_typer(queues.app, name="queues")
 
 
 def main() -> None:

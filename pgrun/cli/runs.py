@@ -66,6 +66,10 @@ def submit(
     tag: Annotated[
         list[str] | None, typer.Option(help="Word to find it by; may be repeated.", show_default=False)
     ] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option(help="For whom or what it is: keys take turns, and have limits.", show_default=False)
+    ] = None,
+    weight: Annotated[int | None, typer.Option(min=1, help="For the rate of its queue.", show_default=False)] = None,
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
     as_json: AsJson = False,
@@ -92,12 +96,14 @@ def submit(
             "session_id": session_id,
             "priority": priority,
             "delay": delay,
-            "max_attempts": max_attempts,
+            "max_attempts": max_attempts and str(max_attempts),
             "metadata": _object(metadata, "--metadata"),
             "definition": _definition(model, instructions),
             "output_schema": _output_schema(output_schema),
             "run_id": run_id and check_run_id(run_id),
             "multitask": check_multitask("--multitask", multitask),
+            "concurrency_key": concurrency_key,
+            "weight": weight and str(weight),
         }
         async with open_db(database_url, schema, create_schema=True) as db:
             submitted = await (await db.connected()).verbs.submit_by_name(values)
@@ -160,12 +166,13 @@ def show(run_id: RunId, database_url: DatabaseUrl = None, schema: Schema = "pgru
             verbs = (await db.connected()).verbs
             row = await verbs.get(check_run_id(run_id))
             steps = await verbs.steps(run_id) if row and row["kind"] == "agent" else []
+            why = await verbs.reason(run_id)
         if row is None:
             raise RunNotFound(f"no run {run_id} exists", run_id=run_id)
         if as_json:
-            show_json({**row, "steps": steps})
+            show_json({**row, "why": why, "steps": steps})
             return
-        show_fields(row)
+        show_fields({**row, "why": why})
         if steps:
             typer.echo()
             shown = [

@@ -20,7 +20,7 @@ _COLUMNS = (
         "delay",
         "max_attempts",
     ),
-    *("definition", "output_schema", "content_type", "streams", "context"),
+    *("definition", "output_schema", "content_type", "streams", "context", "concurrency_key", "weight"),
 )
 
 

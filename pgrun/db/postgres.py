@@ -30,6 +30,7 @@ from pgrun.db.lending import Lent
 from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.placing import knows_queue, place
 from pgrun.db.pruning import Prunable, prune
+from pgrun.db.queues import QueueControl
 from pgrun.db.records import NewRun, Placed
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
@@ -71,7 +72,7 @@ class Connected:
         self.following: Following | None = None
 
 
-class PostgresDb:
+class PostgresDb(QueueControl):
     """Where runs are stored and how this process takes part in them.
 
     Args:

@@ -35,6 +35,8 @@ class NewRun(NamedTuple):
     metadata: Mapping[str, Any] = MappingProxyType({})
     streams: bool = False
     context: dict[str, Any] | None = None
+    concurrency_key: str | None = None
+    weight: int | None = None
     terms: Terms | None = None
     """No column: None for a plain run, else it is submitted by `submit_runs.sql`."""
     chosen_id: bool = False
@@ -82,6 +84,17 @@ class Claimed(NamedTuple):
 
     def __repr__(self) -> str:
         return f"<{self.kind} {self.name} {self.run_id} attempt {self.attempt}/{self.max_attempts}>"
+
+
+class Look(NamedTuple):
+    """What a worker finds that looks for runs."""
+
+    claimed: list[Claimed]
+    """In their order."""
+    next_due: float | None
+    """Seconds after which it makes sense to look again; None: when it is woken."""
+    apart: Mapping[str, bool] = MappingProxyType({})
+    """Queues that were left alone, because they have limits or runs that take turns; and whether any run is pending there."""
 
 
 class LeftCall(NamedTuple):

@@ -22,6 +22,7 @@ from pgrun.db.records import (
     EventRow,
     Kept,
     LeftCall,
+    Look,
     NewRun,
     Page,
     Place,
@@ -58,8 +59,8 @@ class Verbs:
 
     async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: bytes) -> None:
         """Inserts many runs like this one, which is of a task, with ids of their own and the members of a JSON array as input."""
-        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": inputs.decode()}
-        await self._runtime.fetch_tuples("submit_calls", {**_call(like), **params, "session_id": like.session_id})
+        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": inputs.decode(), "session_id": like.session_id}
+        await self._runtime.fetch_tuples("submit_calls", {**_call(like), **_turn(like), **params})
 
     async def place(self, like: NewRun, run_ids: Sequence[str], inputs: bytes, keys: Sequence[str]) -> list[Placed]:
         """Inserts runs under terms, or finds those that hold their keys; see `submit_runs.sql`."""
@@ -116,10 +117,10 @@ class Verbs:
         yields: bool,
         horizon: float,
         positions: Mapping[str, Position] = MappingProxyType({}),
-    ) -> tuple[list[Claimed], float | None]:
-        """Takes up to `slots` due runs, returned in their order; with `yields` none that a live daemon could execute.
+    ) -> Look:
+        """Takes up to `slots` due runs; with `yields` none that a live daemon could execute, and none of a queue with limits.
 
-        Also returns in how many seconds the next run will be due, None if that is not within `horizon` seconds.
+        The next run that is due counts if it is within `horizon` seconds.
 
         Args:
             worker_id: Whose they will be.
@@ -144,9 +145,17 @@ class Verbs:
                 "horizon": horizon,
             },
         )
-        next_due: float | None = rows[0][0]
-        claimed = [Claimed(*row[1:]) for row in rows if row[1] is not None]
-        return sorted(claimed, key=_place), next_due
+        next_due, *_, apart = rows[0]
+        claimed = [Claimed(*row[1:-1]) for row in rows if row[1] is not None]
+        return Look(sorted(claimed, key=_place), next_due, apart or {})
+
+    async def claim_limited(
+        self, worker_id: str, queue: str, names: Sequence[str], slots: int, *, yields: bool
+    ) -> Look:
+        """Like `claim`, from one queue with limits, or whose runs take turns."""
+        params = {"worker_id": worker_id, "queue": queue, "names": [*names], "slots": slots, "yields": yields}
+        *claimed, (next_look, *_) = await self._runtime.fetch_tuples("claim_limited", params)
+        return Look(sorted((Claimed(*row[1:]) for row in claimed), key=_place), next_look)
 
     async def claim_woken(self, worker_id: str, queue: str, names: Sequence[str], slots: int) -> list[Claimed]:
         """Like `claim`, faster: due runs of one queue, from the first, that the worker can execute for certain."""
@@ -514,13 +523,31 @@ class Verbs:
         """The view `queue_stats`."""
         return await self._runtime.fetch("get_queue_stats")
 
+    async def set_queue(self, queue: str, limits: Mapping[str, Any]) -> None:
+        """Sets limits of a queue, None is no limit; see `set_queue.sql`."""
+        await self._runtime.fetch("set_queue", {"queue": queue, "limits": _json(limits)})
+
+    async def pause_queue(self, queue: str, seconds: float | None) -> None:
+        """Lets nothing more of a queue start, for so many seconds; None: until it is resumed."""
+        params = {"queue": queue, "seconds": None if seconds is None else str(seconds)}
+        await self._runtime.fetch("pause_queue", params)
+
+    async def resume_queue(self, queue: str) -> None:
+        """Ends the pause of a queue."""
+        await self._runtime.fetch("resume_queue", {"queue": queue})
+
+    async def reason(self, run_id: str) -> str | None:
+        """Why a run does not run, in words; None if it does, or has ended, or if there is none."""
+        row = await self._runtime.fetch_one("get_reason", {"run_id": run_id})
+        return None if row is None else row["why"]
+
     async def worker_status(self) -> list[Row]:
         """The view `worker_status` without those that have left."""
         return await self._runtime.fetch("get_worker_status")
 
 
 _AS_TEXT = ("max_attempts", "due_at", "expires", "deadline", "timeout", "key_period", "max_delay")
-_MAY_SAY = ("multitask", "tags", "key", "key_scope", "on_duplicate")
+_MAY_SAY = ("multitask", "tags", "key", "key_scope", "on_duplicate", "concurrency_key", "weight")
 """Parameters of `submit_by_name.sql` that may be left out; those above are compared with an empty text there."""
 
 
@@ -536,7 +563,7 @@ def _columns(run: NewRun) -> dict[str, Any]:
     columns["output_schema"] = _json_or_none(run.output_schema)
     columns["context"] = _json_or_none(run.context)
     columns["metadata"] = _json(run.metadata) if run.metadata else "{}"
-    return columns
+    return {**columns, **_turn(run)}
 
 
 def _call(like: NewRun) -> dict[str, Any]:
@@ -549,6 +576,11 @@ def _call(like: NewRun) -> dict[str, Any]:
         "max_attempts": like.max_attempts,
         "metadata": _json(like.metadata) if like.metadata else "{}",
     }
+
+
+def _turn(like: NewRun) -> dict[str, Any]:
+    """What the limits of its queue have to know of a run."""
+    return {"concurrency_key": like.concurrency_key, "weight": None if like.weight is None else str(like.weight)}
 
 
 def _ending(ending: Ending) -> str:

@@ -18,6 +18,7 @@ from pgrun.run.terms import KeyScope, OnDuplicate, Terms
 _OBJECTS = ("dependencies", "session_state")
 _CENTURY = 100 * 366 * 86_400
 _SMALLINT = 32767
+_INT = 2**31 - 1
 
 
 Multitask = Literal["enqueue", "reject", "interrupt", "rollback", "parallel"]
@@ -80,6 +81,11 @@ class RunOptions(TypedDict, total=False):
     conn: Any | None
     """Your own connection, in whose transaction it is stored: psycopg's, or a session or connection of SQLAlchemy that uses
     psycopg. It starts when you commit, and never was if you roll back. Only for background runs. Default: one of ours."""
+    concurrency_key: str | None
+    """For whom or what it is, such as a customer: the keys of a queue take turns, and its `key_concurrency` limits how many runs
+    of one key run at once. Default: none; the runs without one take turns with the keys."""
+    weight: int | None
+    """How much of the `rate` of its queue its start uses up, such as the tokens it is likely to need. Default: 1."""
 
 
 class AgentRunOptions(RunOptions, total=False):
@@ -116,6 +122,9 @@ class Choices:
     """None: it is a plain run."""
     chosen_id: bool = False
     """Whether the caller has chosen the run_id, and may submit it again."""
+    concurrency_key: str | None = None
+    weight: int | None = None
+    """None: 1."""
 
 
 def choose_for_agent(options: Mapping[str, Any], *, metadata: Mapping[str, Any], **defaults: Any) -> Choices:
@@ -192,9 +201,9 @@ def _check_delay(name: str, value: object) -> float:
     return value
 
 
-def _check_whole(name: str, value: object, *, lowest: int) -> int:
-    if not isinstance(value, int) or not lowest <= value <= _SMALLINT:
-        raise UsageError(f"{name}={value!r}: a whole number from {lowest} to {_SMALLINT}")
+def _check_whole(name: str, value: object, *, lowest: int, highest: int = _SMALLINT) -> int:
+    if not isinstance(value, int) or not lowest <= value <= highest:
+        raise UsageError(f"{name}={value!r}: a whole number from {lowest} to {highest}")
     return value
 
 
@@ -213,4 +222,6 @@ _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "delay": _check_delay,
     "multitask": check_multitask,
     "metadata": _check_object,
+    "concurrency_key": check_name,
+    "weight": partial(_check_whole, lowest=1, highest=_INT),
 }

@@ -18,7 +18,7 @@ from pgrun._jitter import uniform
 from pgrun.agent import registered_agents
 from pgrun.db import listener
 from pgrun.db.postgres import Connected, PostgresDb
-from pgrun.db.records import Claimed, WorkerCard
+from pgrun.db.records import Claimed, Look, WorkerCard
 from pgrun.errors import DatabaseError, UsageError
 from pgrun.run.stream import Stream
 from pgrun.task import registered_tasks
@@ -27,6 +27,7 @@ from pgrun.worker.cursor import Cursor
 from pgrun.worker.expiry import Expiry
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.left_calls import LEFT, LeftCalls
+from pgrun.worker.limited import Limited
 from pgrun.worker.maintenance import Maintenance
 from pgrun.worker.pace import Pace
 from pgrun.worker.recorder import Recorder
@@ -105,6 +106,7 @@ class Worker:
         self._verbs = self._connected.verbs
         self._maintenance = Maintenance(self._verbs, self.db.settings)
         self._left_calls = LeftCalls(self._verbs)
+        self._limited = Limited(self._verbs, yields=self._yields)
         self._woken = anyio.Event()
         self._woken_for: set[str] = set()
         self._look_at = 0.0
@@ -238,13 +240,18 @@ class Worker:
         is_known = names_here() == self._known and tuple(self.queues) == self._registered
         if queue == _EVERYTHING or self._yields or self._cursor.positions or not is_known:
             return await self._claim(free)
-        try:
-            claimed = await self._verbs.claim_woken(self.worker_id, queue, self._known, free)
-        except DatabaseError as error:
-            _log.warning("no claim: %s", error)
-            return [], 1.0
-        if not claimed:  # somebody else was faster, or it is not simple
-            return await self._claim(free)
+        if queue in self._limited:
+            claimed, next_due, _ = await self._limited.claim_from(queue, self.worker_id, self._known, free)
+            if next_due is not None:
+                self._look_at = min(self._look_at, time.monotonic() + next_due)
+        else:
+            try:
+                claimed = await self._verbs.claim_woken(self.worker_id, queue, self._known, free)
+            except DatabaseError as error:
+                _log.warning("no claim: %s", error)
+                return [], 1.0
+            if not claimed:  # somebody else was faster, or it is not simple
+                return await self._claim(free)
         _tell(claimed)
         return claimed, max(self._look_at - time.monotonic(), 0.0)
 
@@ -252,13 +259,29 @@ class Worker:
         """The runs claimed, and for how many seconds it makes sense to sleep when there are fewer than slots."""
         settings = self.db.settings
         interval = settings.poll_interval if self._listening else settings.poll_interval_without_listen
+        pause = interval * uniform(0.9, 1.1)
+        claimed: list[Claimed] = []
+        looks = [self._claim_unlimited, self._claim_limited]
+        for look in [self._claim_limited, *looks] if self._limited.begin_round() else looks:
+            if len(claimed) < free:
+                found, next_due, _ = await look(free - len(claimed))
+                claimed += found
+                pause = pause if next_due is None else min(pause, max(next_due, 0.0))
+        _tell(claimed)
+        self._look_at = time.monotonic() + pause
+        return claimed, pause
+
+    async def _claim_limited(self, free: int) -> Look:
+        return await self._limited.claim(self.worker_id, self._known, free)
+
+    async def _claim_unlimited(self, free: int) -> Look:
         try:
             names = names_here()
             if tuple(self.queues) != self._registered or names != self._known:
                 await self._register_queues()
             positions = self._cursor.positions
             began = time.monotonic()
-            claimed, next_due = await self._verbs.claim(
+            look = await self._verbs.claim(
                 self.worker_id,
                 self._registered,
                 names,
@@ -268,17 +291,14 @@ class Worker:
                 positions=positions,
             )
             took = time.monotonic() - began
-            self._cursor.looked(claimed, took, from_first=not positions, filled=len(claimed) == free)
+            self._cursor.looked(look.claimed, took, from_first=not positions, filled=len(look.claimed) == free)
         except DatabaseError as error:
             _log.warning("no claim: %s", error)
-            return [], 1.0
-        _tell(claimed)
-        if positions and not claimed:
-            return await self._claim(free)  # from the first run, which is where it begins now
-        interval *= uniform(0.9, 1.1)
-        pause = interval if next_due is None else min(interval, max(next_due, 0.0))
-        self._look_at = time.monotonic() + pause
-        return claimed, pause
+            return Look([], 1.0)
+        self._limited.note(look.apart)
+        if positions and not look.claimed:
+            return await self._claim_unlimited(free)  # from the first run, which is where it begins now
+        return look
 
     def _begin(self, claimed: Claimed, stream: Stream | None, on_wait: Callable[[], None]) -> Attempt:
         return Attempt(claimed, self.db.settings, self._verbs, submit=self.db.submit, stream=stream, on_wait=on_wait)

@@ -80,6 +80,9 @@ create table pgrun.jobs (
     state_undo          jsonb check (jsonb_typeof(state_undo) = 'object'),
     metadata            jsonb not null default '{}',
     tags                text[],
+    concurrency_key     text check (concurrency_key <> ''),
+    weight              int check (weight > 0),
+    limited             boolean,
     streams             boolean not null default false,
     cancel_requested_at timestamptz,
     created_at          timestamptz not null default now(),
@@ -132,6 +135,9 @@ comment on column pgrun.jobs.context is 'What an agent is told beside the input:
 comment on column pgrun.jobs.state_undo is 'What the run has changed in the state of its session: of each key the value before and after, for a rollback. Null: nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.tags is 'Words to find it by: where tags @> array[''import'']. Null: none.';
+comment on column pgrun.jobs.concurrency_key is 'Runs of a queue that have keys start key by key in turn, and of each key as many at once as queues.key_concurrency says. Null: it counts for the queue only, and takes turns with the keys like one of them.';
+comment on column pgrun.jobs.weight is 'How much of its queue''s rate its start uses up. Null: 1.';
+comment on column pgrun.jobs.limited is 'It was claimed from a queue of which only so many run at once: when it runs no more, others may wait for its place, and workers are told. Null: it was not.';
 comment on column pgrun.jobs.streams is 'Somebody reads along, or did: what happens to the run is told in events.';
 comment on column pgrun.jobs.cancel_requested_at is 'Someone asked to cancel; the worker that holds the run stops it.';
 comment on column pgrun.jobs.created_at is 'Submitted.';
@@ -140,7 +146,13 @@ comment on column pgrun.jobs.paused_at is 'It waits for a person since then, or 
 comment on column pgrun.jobs.finished_at is 'It ended. Null exactly while the run is open.';
 
 -- Claim: due runs of one queue in the order they are taken.
-create index jobs_due on pgrun.jobs (queue, priority, due_at, run_id) where status = 'pending' and held is null;
+create index jobs_due on pgrun.jobs (queue, priority, due_at, run_id)
+    where status = 'pending' and held is null and concurrency_key is null;
+-- The same for runs with a key, which take turns: key by key, and whether any of them is due at all. Empty where there are no keys.
+create index jobs_keyed on pgrun.jobs (queue, priority, concurrency_key, due_at, run_id)
+    where status = 'pending' and held is null and concurrency_key is not null;
+create index jobs_keyed_due on pgrun.jobs (queue, priority, due_at)
+    where status = 'pending' and held is null and concurrency_key is not null;
 -- Rescue, heartbeat and worker_status: what each worker holds.
 create index jobs_running on pgrun.jobs (worker_id) where status = 'running';
 -- Sessions: is an earlier run open, and which one comes next.
@@ -246,17 +258,44 @@ comment on column pgrun.sessions.created_at is 'First run submitted, or state se
 comment on column pgrun.sessions.updated_at is 'Latest run submitted.';
 
 create table pgrun.queues (
-    queue      text primary key check (queue <> ''),
-    paused_at  timestamptz,
-    resume_at  timestamptz,
-    created_at timestamptz not null default now()
+    queue           text primary key check (queue <> ''),
+    paused_at       timestamptz,
+    resume_at       timestamptz,
+    created_at      timestamptz not null default now(),
+    concurrency     int check (concurrency > 0),
+    key_concurrency int check (key_concurrency > 0),
+    rate            float8 check (rate > 0 and rate < 'infinity'),
+    per             interval not null default '1 second' check (per > '0'),
+    burst           float8 check (burst >= 1 and burst < 'infinity'),
+    limited         boolean not null generated always as (
+                        concurrency is not null or key_concurrency is not null or rate is not null) stored
 );
 comment on table  pgrun.queues is 'The queues that exist: declared by code, by a worker that serves them, or by an insert here.';
 comment on column pgrun.queues.queue is 'Name of the queue.';
 comment on column pgrun.queues.paused_at is 'Workers claim nothing from it since then. Null: not paused.';
 comment on column pgrun.queues.resume_at is 'A pause ends by itself at this moment. Null: only by hand.';
 comment on column pgrun.queues.created_at is 'First declared.';
+comment on column pgrun.queues.concurrency is 'At most so many of its runs run at once, on all workers together. Null: no limit.';
+comment on column pgrun.queues.key_concurrency is 'At most so many runs of one concurrency_key run at once, on all workers together. Null: no limit.';
+comment on column pgrun.queues.rate is 'So many runs start per `per` in the long run, the weights of runs added up. Null: no limit.';
+comment on column pgrun.queues.per is 'The time that rate is about.';
+comment on column pgrun.queues.burst is 'So many may start at one moment, after a rest; then rate says when the next may. Null: as many as rate says, at least 1.';
+comment on column pgrun.queues.limited is 'It has a limit.';
 insert into pgrun.queues (queue) values ('default');
+-- Claim: is there anything beside the usual? Empty where nobody limits or pauses for a time.
+create index queues_special on pgrun.queues (queue) where limited or resume_at is not null;
+
+create table pgrun.meters (
+    queue    text primary key references pgrun.queues on delete cascade,
+    last_key text not null default '',
+    tokens   float8,
+    read_at  timestamptz not null default now()
+) with (fillfactor = 50);
+comment on table  pgrun.meters is 'What has to be remembered from one claim to the next of queues with a rate, or whose runs take turns. How many run is counted in jobs.';
+comment on column pgrun.meters.queue is 'Name of the queue.';
+comment on column pgrun.meters.last_key is 'The concurrency_key that had its turn last; empty: runs without one, or none yet.';
+comment on column pgrun.meters.tokens is 'The weight that may start at once, at read_at; it grows with the rate up to burst. Negative after a run that is heavier than burst. Null: burst.';
+comment on column pgrun.meters.read_at is 'The moment that tokens is about.';
 
 create table pgrun.workers (
     worker_id     uuid primary key,

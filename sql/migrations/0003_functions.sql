@@ -26,19 +26,19 @@ comment on function pgrun._ends_at(pgrun.jobs) is 'When a run that nobody execut
 create function pgrun._insert_runs(common jsonb, run_ids uuid[], keys text[], inputs jsonb[]) returns setof uuid language sql as $$
     insert into pgrun.jobs (run_id, kind, name, queue, session_id, session_table, multitask, parent_run_id, priority, due_at, expires_at,
                             deadline_at, timeout, max_attempts, input, definition, output_schema, content_type, metadata, tags, streams,
-                            context, key, key_scope, key_until)
+                            context, concurrency_key, weight, key, key_scope, key_until)
     select g.run_id, c.kind, c.name, coalesce(c.queue, 'default'), c.session_id, c.session_table, c.multitask, c.parent_run_id,
            coalesce(c.priority, 0), m.due_at, coalesce(c.expires_at, m.due_at + make_interval(secs => c.expires)),
            coalesce(c.deadline_at, m.due_at + make_interval(secs => c.deadline)), c.timeout, coalesce(c.max_attempts, 5),
            g.input, c.definition, c.output_schema, c.content_type, coalesce(c.metadata, '{}'), c.tags, coalesce(c.streams, false),
-           c.context, g.key, case when g.key is not null then coalesce(c.key_scope, 'unfinished') end,
+           c.context, c.concurrency_key, c.weight, g.key, case when g.key is not null then coalesce(c.key_scope, 'unfinished') end,
            case when g.key is not null then now() + make_interval(secs => c.key_period) end
       from unnest(run_ids, keys, inputs) as g (run_id, key, input)
      cross join jsonb_to_record(common) as c (
                kind text, name text, queue text, session_id text, session_table text, multitask text, parent_run_id uuid, priority smallint,
                due_at timestamptz, delay float8, expires_at timestamptz, expires float8, deadline_at timestamptz, deadline float8,
                timeout float8, max_attempts smallint, definition jsonb, output_schema jsonb, content_type text, metadata jsonb,
-               tags text[], streams boolean, context jsonb, key_scope text, key_period float8)
+               tags text[], streams boolean, context jsonb, concurrency_key text, weight int, key_scope text, key_period float8)
      cross join lateral (select coalesce(c.due_at, now() + make_interval(secs => coalesce(c.delay, 0)))) as m (due_at)
      order by case when c.session_id is null then g.key end, g.run_id
     on conflict do nothing
@@ -58,11 +58,12 @@ create function pgrun._resubmit(common jsonb, wanted jsonb) returns void languag
            timeout = c.timeout, max_attempts = coalesce(c.max_attempts, 5), metadata = coalesce(c.metadata, '{}'), tags = c.tags,
            definition = case when c.kind is null then coalesce(c.definition, j.definition) else c.definition end,
            output_schema = case when c.kind is null then coalesce(c.output_schema, j.output_schema) else c.output_schema end,
-           content_type = c.content_type, context = c.context, streams = j.streams or coalesce(c.streams, false)
+           content_type = c.content_type, context = c.context, concurrency_key = c.concurrency_key, weight = c.weight,
+           streams = j.streams or coalesce(c.streams, false)
       from jsonb_to_record(common) as c (
                kind text, name text, queue text, priority smallint, due_at timestamptz, delay float8, expires_at timestamptz, expires float8,
                deadline_at timestamptz, deadline float8, timeout float8, max_attempts smallint, definition jsonb, output_schema jsonb,
-               content_type text, metadata jsonb, tags text[], streams boolean, context jsonb, on_duplicate text, max_delay float8)
+               content_type text, metadata jsonb, tags text[], streams boolean, context jsonb, concurrency_key text, weight int, on_duplicate text, max_delay float8)
      cross join lateral (select coalesce(c.due_at, now() + make_interval(secs => coalesce(c.delay, 0)))) as n (due_at)
      cross join lateral (
            select h.run_id, least(n.due_at, h.created_at + make_interval(secs => c.max_delay)) as due_at
@@ -196,7 +197,9 @@ create function pgrun.submit(
     key_scope     text        default null,
     key_period    interval    default null,
     on_duplicate  text        default 'keep',
-    max_delay     interval    default null
+    max_delay     interval    default null,
+    concurrency_key text      default null,
+    weight        int         default null
 ) returns uuid language plpgsql as $$
 declare
     due       timestamptz := coalesce(submit.due_at, now() + submit.delay);
@@ -230,7 +233,7 @@ begin
         'output_schema', submit.output_schema, 'due_at', due, 'expires_at', coalesce(submit.expires_at, due + submit.expires),
         'deadline_at', coalesce(submit.deadline_at, due + submit.deadline), 'timeout', extract(epoch from submit.timeout),
         'max_attempts', coalesce(submit.max_attempts, (select a.max_attempts from pgrun.agents a where a.name = submit.name), 5),
-        'tags', submit.tags, 'on_duplicate', submit.on_duplicate, 'max_delay', extract(epoch from submit.max_delay),
+        'concurrency_key', submit.concurrency_key, 'weight', submit.weight, 'tags', submit.tags, 'on_duplicate', submit.on_duplicate, 'max_delay', extract(epoch from submit.max_delay),
         'key_period', extract(epoch from submit.key_period),
         'key_scope', case when submit.key_period is not null then 'period'
                           when submit.key_scope is null and submit.on_duplicate <> 'keep' then 'pending' else submit.key_scope end);
@@ -245,8 +248,8 @@ begin
     return submitted;
 end $$;
 comment on function pgrun.submit(text, jsonb, text, text, int, interval, int, jsonb, jsonb, jsonb, uuid, text, timestamptz, interval, timestamptz,
-                                 interval, timestamptz, interval, text[], text, text, interval, text, interval) is
-    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing. multitask says what happens in a busy session: enqueue (the default), reject (error PGR03), interrupt, rollback or parallel. With a key there is one run of that name and key at a time, and its run_id is returned: until it has ended (key_scope unfinished, the default), until it starts (pending), always (ever) or for a period; on_duplicate says whether one that has not started keeps its input, has it replaced, or has its start put off as well (debounce), by no more than max_delay since it was first submitted. One that nobody has started by expires_at (or expires after it is due) is cancelled; deadline_at limits all its attempts together, timeout each.';
+                                 interval, timestamptz, interval, text[], text, text, interval, text, interval, text, int) is
+    'Submits a run and returns its run_id. Workers start it after the surrounding transaction has committed. Repeated with the same run_id it changes nothing. multitask says what happens in a busy session: enqueue (the default), reject (error PGR03), interrupt, rollback or parallel. With a key there is one run of that name and key at a time, and its run_id is returned: until it has ended (key_scope unfinished, the default), until it starts (pending), always (ever) or for a period; on_duplicate says whether one that has not started keeps its input, has it replaced, or has its start put off as well (debounce), by no more than max_delay since it was first submitted. One that nobody has started by expires_at (or expires after it is due) is cancelled; deadline_at limits all its attempts together, timeout each. concurrency_key and weight are for the limits of its queue.';
 
 create function pgrun.cancel(run_id uuid) returns text language plpgsql as $$
 declare
@@ -524,3 +527,12 @@ create function pgrun.resume_queue(queue text) returns void language sql as $$
     select pg_notify('pgrun_soon', resume_queue.queue);  -- there may also be what is due later
 $$;
 comment on function pgrun.resume_queue(text) is 'Ends a pause and wakes the workers of the queue.';
+
+create function pgrun._tokens(rate float8, per interval, burst float8, tokens float8, read_at timestamptz, at timestamptz)
+returns float8 language sql immutable as $$
+    select case when rate is not null then
+        least(coalesce(burst, greatest(rate, 1)),
+              tokens + greatest(extract(epoch from at - read_at)::float8, 0) * rate / extract(epoch from per)::float8) end
+$$;
+comment on function pgrun._tokens(float8, interval, float8, float8, timestamptz, timestamptz) is
+    'The weight of runs that a rate lets start at a moment, when it was tokens at read_at, null: burst. Null without a rate.';

@@ -30,11 +30,28 @@ select q.queue,
        coalesce(ended.last_hour, 0) as finished_last_hour,
        ended.error_rate,
        q.paused_at is not null and (q.resume_at is null or q.resume_at > now()) as paused,
-       coalesce(open.waiting_for_people, 0) as waiting_for_people
-  from (select queue, paused_at, resume_at from pgrun.queues
+       coalesce(open.waiting_for_people, 0) as waiting_for_people,
+       q.concurrency, q.key_concurrency, q.rate, case when q.rate is not null then q.per end as per, q.burst,
+       l.tokens,
+       case when open.depth > 0 then
+            case when q.paused_at is not null and (q.resume_at is null or q.resume_at > now()) then 'paused'
+                 when open.running >= q.concurrency then 'concurrency'
+                 when l.tokens < 1 then 'rate'
+                 when q.key_concurrency is not null and not exists (
+                      select from pgrun.jobs j
+                       where j.queue = q.queue and j.status = 'pending' and j.held is null and j.due_at <= now()
+                       group by j.concurrency_key
+                      having j.concurrency_key is null
+                          or (select count(*) from pgrun.jobs r
+                               where r.status = 'running' and r.queue = q.queue and r.concurrency_key = j.concurrency_key)
+                             < q.key_concurrency) then 'key_concurrency' end end as waits_for
+  from (select queue, paused_at, resume_at, concurrency, key_concurrency, rate, per, burst from pgrun.queues
         union all
-        select distinct j.queue, null::timestamptz, null::timestamptz from pgrun.jobs j
+        select distinct j.queue, null::timestamptz, null::timestamptz, null::int, null::int, null::float8, null::interval, null::float8
+          from pgrun.jobs j
          where j.finished_at is null and not exists (select from pgrun.queues k where k.queue = j.queue)) q
+  left join pgrun.meters m on m.queue = q.queue
+ cross join lateral (select pgrun._tokens(q.rate, q.per, q.burst, m.tokens, m.read_at, now()) as tokens) l
   left join (select queue,
                     count(*) filter (where status = 'pending' and held is null and due_at <= now()) as depth,
                     count(*) filter (where status = 'pending' and held is not null) as held,
@@ -59,6 +76,9 @@ comment on column pgrun.queue_stats.finished_last_hour is 'Runs that ended in th
 comment on column pgrun.queue_stats.error_rate is 'Share of the last hour''s runs that ended in error, 0 to 1; null without runs.';
 comment on column pgrun.queue_stats.paused is 'Workers claim nothing from it at present.';
 comment on column pgrun.queue_stats.waiting_for_people is 'Paused runs: each waits for the decision of a person.';
+comment on column pgrun.queue_stats.per is 'The time that rate is about; null without a rate.';
+comment on column pgrun.queue_stats.tokens is 'The weight of runs that its rate lets start at this moment; negative after a run that is heavier than burst.';
+comment on column pgrun.queue_stats.waits_for is 'Why none of the due runs is started: paused, concurrency, rate or key_concurrency (of all their keys as many run as may). Null: it is no limit that they wait for.';
 
 create view pgrun.worker_status as
 select w.worker_id, w.mode, w.host, w.pid, w.version, w.queues, w.concurrency,

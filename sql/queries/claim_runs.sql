@@ -16,8 +16,12 @@
 -- at the first. While someone holds an old snapshot, the index entries of runs that were claimed since cannot be removed, and whoever
 -- begins at the first walks over all of them.
 --
+-- Nothing is taken from queues with limits or with runs that have keys: claim_limited.sql does that. Which of :queues they are is in
+-- `apart` of the first row, an object that says of each whether anything is pending there. Where nobody uses either, it is null
+-- and costs a look at two empty indexes.
+--
 -- Returns one row per claimed run, JSON as text, or one with run_id null when there is none. next_due, the same in all of them, says in how
--- many seconds the next pending run will be due, null if not within :horizon: a worker with nothing to do sleeps that
+-- many seconds a pause ends or the next pending run will be due, null if not within :horizon: a worker with nothing to do sleeps that
 -- long, not at all where a queue has given its share and may have more; or until the promise of another worker to look by itself ends (promise_looks.sql), and 50 ms for what commits just then:
 -- whoever submitted to that worker notified nobody, and it may be dead. The recursion hops from one priority to the next, so that it costs two probes of jobs_due for each, however
 -- many runs are scheduled.
@@ -26,20 +30,25 @@ with recursive worker as materialized (
 others as materialized (
     select queues, names, mode, awake_until from pgrun.workers
      where stopped_at is null and lease_until > now() and not draining and worker_id <> :'worker_id'::uuid),
+apart as materialized (
+    select case when exists (select from pgrun.queues q where q.limited)
+                  or exists (select from pgrun.jobs j where j.status = 'pending' and j.held is null and j.concurrency_key is not null)
+                then pgrun._apart(:'queues'::text[]) end as queues),
 served as materialized (
     select s.queue, s.priority, to_timestamp(s.due) as due_at,
            least(:'slots'::int, 2 * :'slots'::int / cardinality(:'queues'::text[]) + 8) as share
       from worker
      cross join unnest(:'queues'::text[], :'from_priorities'::smallint[], :'from_dues'::float8[]) as s (queue, priority, due)
      where not exists (select from pgrun.queues q
-                        where q.queue = s.queue and q.paused_at is not null and (q.resume_at is null or q.resume_at > now()))),
+                        where q.queue = s.queue and q.paused_at is not null and (q.resume_at is null or q.resume_at > now()))
+       and not coalesce((select queues from apart) ? s.queue, false)),
 found as materialized (
     select s.queue, s.share, d.*
       from served s
      cross join lateral (
         select j.run_id, j.priority, j.due_at
           from pgrun.jobs j
-         where j.queue = s.queue and j.status = 'pending' and j.held is null and j.due_at <= now()
+         where j.queue = s.queue and j.status = 'pending' and j.held is null and j.concurrency_key is null and j.due_at <= now()
            and (j.expires_at is null or j.expires_at > now() or (j.started_at is not null and j.error ->> 'type' is distinct from 'UnknownName'))
            and (j.priority, j.due_at) >= (s.priority, s.due_at)
            and (j.definition is not null or j.name = any (:'names'::text[])
@@ -63,26 +72,31 @@ claimed as (
               j.timeout, extract(epoch from j.deadline_at - now())::float8),
 levels (queue, priority) as (
     select s.queue, (select j.priority from pgrun.jobs j
-                      where j.queue = s.queue and j.status = 'pending' and j.held is null
+                      where j.queue = s.queue and j.status = 'pending' and j.held is null and j.concurrency_key is null
                         and (j.priority, j.due_at) >= (s.priority, s.due_at)
                       order by j.priority, j.due_at limit 1)
       from served s
     union all
     select l.queue, (select min(j.priority) from pgrun.jobs j
-                      where j.queue = l.queue and j.priority > l.priority and j.status = 'pending' and j.held is null)
+                      where j.queue = l.queue and j.priority > l.priority and j.status = 'pending' and j.held is null
+                        and j.concurrency_key is null)
       from levels l where l.priority is not null),
 next (due) as (
     select extract(epoch from min(n.due_at) - now())::float8
       from levels l
      cross join lateral (
         select j.due_at from pgrun.jobs j
-         where j.queue = l.queue and j.priority = l.priority and j.status = 'pending' and j.held is null
+         where j.queue = l.queue and j.priority = l.priority and j.status = 'pending' and j.held is null and j.concurrency_key is null
            and j.due_at > now() and j.due_at < now() + make_interval(secs => :'horizon'::float8)
          order by j.due_at limit 1) n
     union all
     select 0 from found where share < :'slots'::int group by queue, share having count(*) = share
     union all
+    select extract(epoch from min(q.resume_at) - now())::float8
+      from pgrun.queues q
+     where q.queue = any (:'queues'::text[]) and q.resume_at > now() and q.resume_at < now() + make_interval(secs => :'horizon'::float8)
+    union all
     select extract(epoch from max(o.awake_until) - now())::float8 + 0.05
       from others o where o.awake_until > now() and o.queues && :'queues'::text[])
-select next.due as next_due, claimed.*
-  from (select min(due) from next) as next (due) left join claimed on true;
+select next.due as next_due, claimed.*, case when row_number() over () = 1 then apart.queues end as apart
+  from (select min(due) from next) as next (due) cross join apart left join claimed on true;

@@ -12,4 +12,5 @@ select pgrun.submit(:'name', :'input'::jsonb, queue => :'queue', session_id => n
                     key => nullif(:'key', ''), key_scope => nullif(:'key_scope', ''),
                     key_period => make_interval(secs => nullif(:'key_period', '')::float8),
                     on_duplicate => coalesce(nullif(:'on_duplicate', ''), 'keep'),
-                    max_delay => make_interval(secs => nullif(:'max_delay', '')::float8)) as run_id;
+                    max_delay => make_interval(secs => nullif(:'max_delay', '')::float8),
+                    concurrency_key => nullif(:'concurrency_key', ''), weight => nullif(:'weight', '')::int) as run_id;

@@ -45,6 +45,8 @@ def test_a_run_can_be_submitted_listed_shown_cancelled_and_retried(cli: Cli) -> 
     assert cli("cancel", run_id).stdout == f"{run_id} cancelled\n"
     assert cli("retry", run_id).stdout == f"{run_id} pending\n"
     assert json.loads(cli("ls", "--json").stdout)[0]["status"] == "pending"
+    twice = cli("submit", "CityFacts", "Rome?", "--model", "gpt-5-mini", "--max-attempts", "2").stdout.strip()
+    assert json.loads(cli("show", twice, "--json").stdout)["max_attempts"] == 2
 
 
 def test_a_run_is_shown_with_its_steps(cli: Cli, conn: Conn) -> None:
@@ -280,11 +282,28 @@ def test_a_worker_takes_a_retention_or_keeps_runs_for_ever(cli: Cli) -> None:
         assert "give at least one name" in refused.stderr
 
 
+def test_limits_and_pauses_of_a_queue_are_set_and_shown(cli: Cli) -> None:
+    set_mail = ("queues", "set", "mail", "--concurrency", "10")
+    shown = cli(*set_mail, "--rate", "100", "--per", "1m", "--json")
+    limits = ("concurrency", "key_concurrency", "rate", "per", "burst")
+    assert [json.loads(shown.stdout)[name] for name in limits] == [10, None, 100, 60, None]
+    assert cli("queues", "set", "mail", "--rate", "none").returncode == 0
+    assert cli("pause", "mail", "--for", "10m").stdout == "mail is paused for 10m\n"
+    submitted = cli("submit", "noop", "1", "--queue", "mail", "--concurrency-key", "ada", "--weight", "3")
+    assert 'Queue "mail" is paused until' in cli("show", submitted.stdout.strip()).stdout
+    assert cli("resume", "mail").returncode == 0
+    (mail,) = (row for row in json.loads(cli("queues", "--json").stdout) if row["queue"] == "mail")
+    assert (mail["depth"], mail["concurrency"], mail["rate"], mail["paused"]) == (1, 10, None, False)
+    assert "waits_for" in cli("queues").stdout
+    refused = cli("queues", "set", "mail", "--concurrency", "0")
+    assert (refused.returncode, "to stop a queue, pause it" in refused.stderr) == (2, True)
+
+
 def test_help_lists_every_command(cli: Cli) -> None:
     words = cli("--help").stdout.split()
     for command in (
         *("demo", "migrate", "worker", "submit", "ls", "show", "wait", "cancel", "retry", "approve", "reject"),
-        *("prune", "stats"),
+        *("prune", "stats", "queues", "pause", "resume"),
     ):
         assert command in words
         assert cli(command, "--help").returncode == 0

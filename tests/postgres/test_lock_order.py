@@ -14,7 +14,7 @@ from support.crew import crew
 from support.database import Conn
 from support.hands import hire
 from support.rows import Row
-from support.tables import claim, finish, one, perform
+from support.tables import claim, claim_limited, finish, one, perform
 
 from pgrun import PostgresDb
 from pgrun._ids import new_run_id
@@ -42,6 +42,7 @@ class Someone:
             *(self.prune, self.forget_workers, self.pause, self.pause, self.approve, self.approve),
             *(self.watch, self.watch, self.tell, self.tell, self.prune_events, self.change_state),
             *(self.submit_under_keys, self.submit_under_keys, self.expire),
+            *(self.set_queue, self.pause_queue, self.resume_queue),
         )
         step = self._random.choice(steps)
         try:
@@ -67,6 +68,8 @@ class Someone:
                 "metadata": "{}",
                 "streams": self._random.random() < 0.5,
                 "context": "",
+                "concurrency_key": self._random.choice(["", "", "a", "b"]),
+                "weight": "",
             },
         )
 
@@ -91,6 +94,16 @@ class Someone:
         with self._conn.transaction():  # longer than one statement: whoever ends runs keeps several sessions
             for row in claimed:
                 finish(self._conn, row["run_id"], row["fence"])
+
+    def set_queue(self) -> None:
+        limits = {"concurrency": self._random.choice([None, 10]), "rate": self._random.choice([None, 1000])}
+        perform(self._conn, "set_queue", queue="default", limits=json.dumps(limits | {"key_concurrency": 5}))
+
+    def pause_queue(self) -> None:
+        perform(self._conn, "pause_queue", queue="default", seconds="0.01")
+
+    def resume_queue(self) -> None:
+        perform(self._conn, "resume_queue", queue="default")
 
     def cancel(self) -> None:
         perform(self._conn, "cancel_run", run_id=self._any_run())
@@ -184,7 +197,10 @@ class Someone:
         self._conn.execute("update pgrun.workers set stopped_at = null where worker_id = %s", [self._worker_id])
 
     def _claim(self) -> list[Row]:
-        return claim(self._conn, self._worker_id, slots=self._random.randint(1, 4))
+        slots = self._random.randint(1, 4)
+        return claim(self._conn, self._worker_id, slots=slots) or claim_limited(
+            self._conn, self._worker_id, slots=slots
+        )
 
     def _any_run(self, status: str = "") -> str:
         query = "select run_id from pgrun.jobs order by status = %s desc, finished_at is null desc, random() limit 1"
@@ -235,10 +251,11 @@ async def test_no_mixture_of_statements_ends_in_a_deadlock(db: PostgresDb, conn:
         perform(conn, "approve_run", run_id=row["run_id"], decision="{}")
     conn.execute("update pgrun.jobs set status = 'pending', attempt = 0 where status = 'running'")
     conn.execute("update pgrun.jobs set expires_at = null where finished_at is null")
+    conn.execute("update pgrun.queues set concurrency = null, key_concurrency = null, rate = null, paused_at = null")
     last = (await hire(db)).worker_id
     while one(conn, "select count(*) from pgrun.jobs where finished_at is null"):
         perform(conn, "open_sessions")
-        claimed = claim(conn, last, slots=100)
+        claimed = claim(conn, last, slots=100) or claim_limited(conn, last, slots=100)
         assert claimed
         parallel = {row["run_id"] for row in conn.execute("select run_id from pgrun.jobs where multitask = 'parallel'")}
         in_sessions = [

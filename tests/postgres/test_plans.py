@@ -99,20 +99,22 @@ def prune_params(*, batch: int, status: str = "", queue: str = "", after: str = 
     return {"older_than": 86_400.0, "status": status, "queue": queue, "batch": batch, "after": after}
 
 
+CLAIMED = {"jobs_due", "jobs_pkey", "jobs_keyed", "jobs_keyed_due"}  # the last two are empty
+
 CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
     "claim, woken": (
         "claim_woken",
         lambda _: {"worker_id": WORKER, "queue": "default", "names": ["noop"], "slots": 50},
         {"jobs_due", "jobs_pkey"},
     ),
-    "claim 1": ("claim_runs", lambda _: claim_params(1, queues=["default"]), {"jobs_due", "jobs_pkey"}),
-    "claim 100": ("claim_runs", lambda _: claim_params(100, queues=["default", "mail"]), {"jobs_due", "jobs_pkey"}),
+    "claim 1": ("claim_runs", lambda _: claim_params(1, queues=["default"]), CLAIMED),
+    "claim 100": ("claim_runs", lambda _: claim_params(100, queues=["default", "mail"]), CLAIMED),
     "claim, yielding": (
         "claim_runs",
         lambda _: claim_params(50, queues=["default"], yields=True),
-        {"jobs_due", "jobs_pkey"},
+        CLAIMED,
     ),
-    "claim, nothing there": ("claim_runs", lambda _: claim_params(50, queues=["none"]), {"jobs_due", "jobs_pkey"}),
+    "claim, nothing there": ("claim_runs", lambda _: claim_params(50, queues=["none"]), CLAIMED),
     "finish 1": ("finish_runs", lambda conn: finish_params(conn, 1), {"jobs_pkey"}),
     "finish 200": ("finish_runs", lambda conn: finish_params(conn, 200), {"jobs_pkey"}),
     "find endings": ("find_endings", lambda conn: finish_params(conn, 200), {"jobs_pkey"}),
@@ -269,6 +271,39 @@ def test_a_statement_reads_no_more_than_it_must(filled: Conn, case: str) -> None
         if node.get("Relation Name") == "jobs" and "Scan" in node["Node Type"]
     )
     assert rows < 1000  # far from the 5,000 that are due
+
+
+@pytest.mark.parametrize("queue", ["default", "keyed"])
+def test_a_claim_within_limits_reads_no_more_than_it_must(filled: Conn, queue: str) -> None:
+    """Its plans are inside a function; what they read is counted by the server."""
+    with filled.transaction(force_rollback=True):
+        filled.execute(statement("keep_plans", "pgrun").encode())
+        filled.execute(
+            "insert into pgrun.queues (queue, concurrency, key_concurrency, rate) values ('keyed', 500, 60, 500) "
+            "on conflict do nothing"
+        )
+        filled.execute("update pgrun.queues set concurrency = 500 where queue = 'default'")
+        filled.execute(
+            "insert into pgrun.jobs (kind, name, queue, concurrency_key) "
+            "select 'task', 'noop', 'keyed', case n % 100 when 0 then 'k' || n else 'a' end from generate_series(1, 20000) n"
+        )
+        before = reads(filled)
+        claimed = filled.execute(
+            "select from pgrun._claim_limited(%s, %s, '{noop}', 50, false) where run_id is not null", [WORKER, queue]
+        )
+        assert claimed.rowcount == 50
+        after = reads(filled)
+    assert after["seq_tup_read"] == before["seq_tup_read"]
+    assert after["idx_tup_fetch"] - before["idx_tup_fetch"] < 1000
+
+
+def reads(conn: Conn) -> dict[str, int]:
+    """What this transaction has read of jobs so far."""
+    row = conn.execute(
+        "select seq_tup_read, idx_tup_fetch from pg_stat_xact_user_tables where relid = 'pgrun.jobs'::regclass"
+    ).fetchone()
+    assert row
+    return row
 
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])

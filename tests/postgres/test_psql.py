@@ -16,6 +16,7 @@ from support.tables import one, status
 
 from pgrun import PostgresDb
 from pgrun.db.embedded._binaries import find_binaries
+from pgrun.db.migrations import newest
 from pgrun.db.statements import sql_dir
 
 WORKER = "00000000-0000-7000-8000-00000000aaaa"
@@ -38,6 +39,8 @@ _SUBMITTED = {
     "definition": "",
     "output_schema": "",
     "multitask": "interrupt",
+    "concurrency_key": "k",
+    "weight": "7",
 }
 
 _SAID = {
@@ -52,6 +55,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "beat_worker": {"worker_id": WORKER, "draining": "false", "blocked": "0"},
     "begin_step": {"run_id": RUN, "fence": "1", "number": "2", "name": "refund", "times": "1"},
     "cancel_run": {"run_id": RUN},
+    "claim_limited": {"worker_id": WORKER, "queue": "default", "names": "{}", "slots": "1", "yields": "true"},
     "claim_woken": {"worker_id": WORKER, "queue": "default", "names": "{}", "slots": "1"},
     "change_session_state": {"session_id": "s", "changes": '[{"path": ["a"], "op": "set", "value": 1}]'},
     "claim_runs": {
@@ -80,6 +84,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "get_call": {"run_id": RUN},
     "get_history": {"session_id": "s", "run_id": RUN, "runs": "3", "with_steps": "true"},
     "get_queue_stats": {},
+    "get_reason": {"run_id": RUN},
     "get_run": {"run_id": RUN},
     "get_session_state": {"session_id": "s"},
     "get_steps": {"run_id": RUN},
@@ -99,6 +104,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"requirements": "[]", "metrics": "", "tools": ""},
     },
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
+    "pause_queue": {"queue": "mail", "seconds": "1.5"},
     "prune_events": {"older_than": "604800", "batch": "100"},
     "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
     "read_events": {"run_ids": f"{{{RUN},{OTHER}}}", "afters": "{0,7}", "page": "100"},
@@ -120,8 +126,10 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"number": "1", "kind": "model_call", "name": "gpt-5-mini", "data": "{}", "duration": "0.5"},
     },
     "rescue_runs": {"worker_id": OTHER},
+    "resume_queue": {"queue": "mail"},
     "retry_ended_run": {"run_id": OTHER},
     "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", **_KEPT},
+    "set_queue": {"queue": "It's", "limits": '{"concurrency": 5, "rate": 0.5, "per": 60}'},
     "steer_run": {"run_id": RUN, "message": "It's urgent.", "message_id": OTHER},
     "stop_worker": {"worker_id": WORKER},
     "take_left_calls": {"names": "{}", "queues": "{default}", "run_id": ""},
@@ -130,6 +138,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "submit_calls": {
         **_CALL,
         **{"run_ids": "{00000000-0000-7000-8000-00000000dddd}", "inputs": "[42]", "session_id": ""},
+        **{"concurrency_key": "", "weight": ""},
     },
     "submit_runs": {
         "common": '{"name": "It\'s", "queue": "default", "tags": ["a"], "on_duplicate": "replace"}',
@@ -219,7 +228,7 @@ async def test_the_migrations_run_in_psql_and_give_the_same_schema(
         assert contents(look, "pgrun") == contents(conn, "pgrun")
         look.execute(
             "insert into pgrun.migrations (number, name) select n, 'by hand' from generate_series(1, %s) n",
-            [len([*(sql_dir() / "migrations").glob("*.sql")])],
+            [newest()],
         )
     async with PostgresDb(by_hand, worker="external") as db:
         await submit(db)

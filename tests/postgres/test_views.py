@@ -17,11 +17,12 @@ COLUMNS = {
     "runs": "run_id kind name queue status session_id priority attempt max_attempts worker_id created_at due_at started_at "
     "finished_at waited duration error held waits_for key tags metadata",
     "queue_stats": "queue depth held scheduled oldest_due_age running finished_last_minute finished_last_hour error_rate paused "
-    "waiting_for_people",
+    "waiting_for_people concurrency key_concurrency rate per burst tokens waits_for",
     "worker_status": "worker_id mode host pid version queues concurrency running state started_at heartbeat_at lease_until "
     "blocked_for",
     "failures": "run_id kind name queue session_id attempt finished_at error_type message details",
 }
+NO_LIMITS = dict.fromkeys(("concurrency", "key_concurrency", "rate", "per", "burst", "tokens", "waits_for"))
 
 
 @pytest.mark.parametrize("view", COLUMNS)
@@ -91,7 +92,7 @@ def stats(conn: Conn) -> dict[str, dict[str, Any]]:
 
 def test_a_queue_without_runs_counts_nothing(conn: Conn) -> None:
     zero = dict.fromkeys(COLUMNS["queue_stats"].split()[1:], 0)
-    assert stats(conn) == {"default": zero | {"oldest_due_age": None, "error_rate": None, "paused": False}}
+    assert stats(conn) == {"default": zero | {"oldest_due_age": None, "error_rate": None, "paused": False} | NO_LIMITS}
 
 
 async def test_a_queue_counts_what_waits_runs_and_has_ended(db: PostgresDb, conn: Conn) -> None:
@@ -119,6 +120,7 @@ async def test_a_queue_counts_what_waits_runs_and_has_ended(db: PostgresDb, conn
     assert mine == {
         **{"depth": 2, "held": 1, "scheduled": 1, "running": 1, "finished_last_minute": 3, "finished_last_hour": 4},
         **{"error_rate": pytest.approx(0.25), "paused": False, "waiting_for_people": 0},
+        **NO_LIMITS,
     }
     assert counted["nobody_declared"]["depth"] == 1
 

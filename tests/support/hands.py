@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from pgrun import PostgresDb
 from pgrun._ids import new_run_id
-from pgrun.db.records import Claimed, Ending, NewRun, WorkerCard
+from pgrun.db.records import Claimed, Ending, Look, NewRun, WorkerCard
 from pgrun.db.verbs import Verbs
 from support.database import Conn
 
@@ -22,8 +22,8 @@ class Hand:
     names: Sequence[str]
 
     async def claim(self, slots: int = 100, *, yields: bool = False) -> list[Claimed]:
-        claimed, _ = await self.verbs.claim(self.worker_id, self.queues, self.names, slots, yields=yields, horizon=10)
-        return claimed
+        look = await self.verbs.claim(self.worker_id, self.queues, self.names, slots, yields=yields, horizon=10)
+        return look.claimed
 
     async def claim_woken(self, slots: int = 100) -> list[Claimed]:
         """As after a notification for the first of its queues."""
@@ -34,11 +34,16 @@ class Hand:
         return claimed
 
     async def next_due(self, horizon: float = 10) -> float | None:
-        claimed, seconds = await self.verbs.claim(
-            self.worker_id, self.queues, self.names, 1, yields=False, horizon=horizon
-        )
-        assert not claimed
-        return seconds
+        look = await self.verbs.claim(self.worker_id, self.queues, self.names, 1, yields=False, horizon=horizon)
+        assert not look.claimed
+        return look.next_due
+
+    async def claim_limited(self, slots: int = 100, *, queue: str = "") -> list[Claimed]:
+        """From a queue with limits or keys; by default from the first of its queues."""
+        return (await self.look_limited(slots, queue=queue)).claimed
+
+    async def look_limited(self, slots: int = 100, *, queue: str = "") -> Look:
+        return await self.verbs.claim_limited(self.worker_id, queue or self.queues[0], self.names, slots, yields=False)
 
     async def complete(self, *claimed: Claimed) -> set[str]:
         return await self.verbs.finish([completed(run) for run in claimed])

@@ -36,6 +36,12 @@ def claim(conn: Conn, worker_id: str, *, slots: int = 1, queues: Sequence[str] =
     return [row for row in rows if row["run_id"]]
 
 
+def claim_limited(conn: Conn, worker_id: str, *, slots: int = 1, queue: str = "default") -> list[Row]:
+    """Claims from a queue with limits or keys."""
+    look = {"queue": queue, "names": [], "slots": slots, "yields": False}
+    return [row for row in perform(conn, "claim_limited", worker_id=worker_id, **look) if row["run_id"]]
+
+
 def finish(conn: Conn, run_id: str, fence: int, status: str = "completed") -> bool:
     """Ends one run; whether that was accepted."""
     ending: dict[str, Any] = {"fence": fence, "status": status}

@@ -1,0 +1,72 @@
+"""The queues of a worker that have limits, or runs that take turns: they are claimed from one by one, beside all the others."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from pgrun.db.records import Claimed, Look
+from pgrun.db.verbs import Verbs
+from pgrun.errors import DatabaseError
+
+_log = logging.getLogger("pgrun.worker")
+
+
+class Limited:
+    """Which queues they are, and whose turn it is.
+
+    A look at everything alternates: once these queues come first and the others get the slots that are left, once the other way
+    round, and among these another one begins each time. So no backlog keeps another one waiting.
+
+    Args:
+        verbs: The database.
+        yields: Whether the worker steps back from live daemons.
+    """
+
+    def __init__(self, verbs: Verbs, *, yields: bool) -> None:
+        self._verbs = verbs
+        self._yields = yields
+        self._apart: Mapping[str, bool] = {}
+        self._looked_at: set[str] = set()
+        self._turn = 0
+        self._is_first = False
+
+    def __contains__(self, queue: object) -> bool:
+        return queue in self._apart
+
+    def note(self, apart: Mapping[str, bool]) -> None:
+        """Takes down which queues a look at the others has left alone, and whether anything is pending there."""
+        self._apart = apart
+
+    def begin_round(self) -> bool:
+        """Begins a look at everything; returns whether it is their turn to be looked at before the others, and not only after."""
+        self._looked_at.clear()
+        self._is_first = any(self._apart.values()) and not self._is_first
+        return self._is_first
+
+    async def claim(self, worker_id: str, names: Sequence[str], slots: int) -> Look:
+        """Takes up to `slots` runs of all of these queues where anything was pending, each of them once in a round."""
+        claimed: list[Claimed] = []
+        pauses: list[float] = []
+        for queue in self._queues():
+            if slots == len(claimed):
+                break
+            self._looked_at.add(queue)
+            look = await self.claim_from(queue, worker_id, names, slots - len(claimed))
+            claimed += look.claimed
+            if look.next_due is not None:
+                pauses.append(look.next_due)
+        return Look(claimed, min(pauses, default=None))
+
+    async def claim_from(self, queue: str, worker_id: str, names: Sequence[str], slots: int) -> Look:
+        """Takes up to `slots` runs of one of them."""
+        try:
+            return await self._verbs.claim_limited(worker_id, queue, names, slots, yields=self._yields)
+        except DatabaseError as error:  # what other queues have given stays claimed
+            _log.warning("no claim: %s", error)
+            return Look([], 1.0)
+
+    def _queues(self) -> list[str]:
+        queues = sorted(
+            queue for queue, is_pending in self._apart.items() if is_pending and queue not in self._looked_at
+        )
+        self._turn = (self._turn + 1) % max(len(queues), 1)
+        return queues[self._turn :] + queues[: self._turn]

@@ -1,0 +1,352 @@
+-- Limits of queues, and turns of keys: how many of a queue run at once on all workers together, how fast they start, and that a
+-- key with many runs keeps no other waiting. A claim from such a queue locks the queue's row (claim_limited.sql), so that claims come one
+-- after the other; what runs is counted in jobs by a statement that begins when the lock is had, so that it sees the claims before it.
+-- No counter can be wrong, because there is none: a run counts from its claim until it is finished, retried, released,
+-- parked, paused or rescued, whatever happened to its worker.
+--
+-- Lock order: the queue's row, its meter, then rows of jobs, of which locked ones are skipped.
+
+-- What claim_runs.sql leaves to claim_limited.sql. Whether anything is pending there spares a worker of many such queues most looks.
+create function pgrun._apart(queues text[]) returns jsonb language plpgsql stable as $$
+begin
+    return (select jsonb_object_agg(a.queue, a.keyed or exists (
+                       select from pgrun.jobs j
+                        where j.queue = a.queue and j.status = 'pending' and j.held is null and j.concurrency_key is null))
+              from (select s.queue,
+                           exists (select from pgrun.queues q where q.queue = s.queue and q.limited) as limited,
+                           exists (select from pgrun.jobs j
+                                    where j.queue = s.queue and j.status = 'pending' and j.held is null
+                                      and j.concurrency_key is not null) as keyed
+                      from unnest(queues) as s (queue)) a
+             where a.limited or a.keyed);
+end $$;
+comment on function pgrun._apart(text[]) is
+    'Which of these queues have limits, or runs that take turns, and whether any run is pending there; null: none has.';
+
+create function pgrun._next_level(in_queue text, above int) returns int language plpgsql stable as $$
+begin
+    return least(
+        (select j.priority from pgrun.jobs j
+          where j.queue = in_queue and j.priority > above and j.status = 'pending' and j.held is null and j.concurrency_key is null
+          order by j.priority limit 1),
+        (select j.priority from pgrun.jobs j
+          where j.queue = in_queue and j.priority > above and j.status = 'pending' and j.held is null and j.concurrency_key is not null
+          order by j.priority limit 1));
+end $$;
+comment on function pgrun._next_level(text, int) is 'The next priority of which a queue has pending runs that nothing holds; null: there is none.';
+
+create function pgrun._first_due(in_queue text, level int, after timestamptz) returns timestamptz language plpgsql stable as $$
+begin
+    return least(
+        (select j.due_at from pgrun.jobs j
+          where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null and j.concurrency_key is null
+            and j.due_at > after order by j.due_at limit 1),
+        (select j.due_at from pgrun.jobs j
+          where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null and j.concurrency_key is not null
+            and j.due_at > after order by j.due_at limit 1));
+end $$;
+comment on function pgrun._first_due(text, int, timestamptz) is 'When the first pending run of one priority of a queue is due, of those that are due after a moment.';
+
+create function pgrun._next_due(in_queue text, after timestamptz) returns timestamptz language plpgsql stable as $$
+declare
+    level int := -32769;
+    due   timestamptz;
+begin
+    loop
+        level := pgrun._next_level(in_queue, level);
+        exit when level is null;
+        due := least(due, pgrun._first_due(in_queue, level, after));
+    end loop;
+    return due;
+end $$;
+comment on function pgrun._next_due(text, timestamptz) is 'When the next run of a queue will be due after a moment; null: none is waiting for its time.';
+
+create function pgrun._others_take(worker uuid, in_queue text, run_name text, travels boolean, daemons_only boolean)
+returns boolean language plpgsql stable as $$
+begin
+    return exists (select from pgrun.workers o
+                    where o.stopped_at is null and o.lease_until > now() and not o.draining and o.worker_id <> worker
+                      and in_queue = any (o.queues) and (travels or run_name = any (o.names)) and (o.mode = 'daemon' or not daemons_only));
+end $$;
+comment on function pgrun._others_take(uuid, text, text, boolean, boolean) is 'Whether another live worker could execute a run.';
+
+-- A claim from one queue. Priorities come one after the other; within one, keys take turns: the walk hops from key to key, beginning behind
+-- the one that had its turn last, runs without a key being one of them (''), and of each key at most so many are taken as may run. It looks
+-- at a thousand keys at most, and no further than it needs. Twice its share of the room is locked of each key, and then one of
+-- each is taken, a second of each, and so on.
+--
+-- A run that is heavier than the tokens there are waits, and whatever comes after it: else light ones would keep it waiting for ever.
+-- One that is heavier than burst starts when the bucket is full, and those behind it wait the longer.
+--
+-- Returns what was claimed, and one row more without a run_id, whose due_at says when it makes sense to look again; null: when somebody
+-- says so, because there is room again, or something new.
+create function pgrun._claim_limited(worker uuid, in_queue text, names text[], slots int, yields boolean)
+returns setof pgrun.jobs language plpgsql set lock_timeout = '100ms' as $$
+declare
+    limits  pgrun.queues;
+    meter   pgrun.meters;
+    look    pgrun.jobs;
+    at      timestamptz;
+    running int;
+    busy    jsonb := '{}';  -- how many run, by key
+    tokens  float8;
+    burst   float8;
+    last    text;           -- whose turn it was
+    room    int := slots;
+    level   int := -32769;
+    turns   record;
+    claimed uuid[] := '{}';
+begin
+    begin
+        select q.* into limits from pgrun.queues q where q.queue = in_queue for no key update;
+    exception when lock_not_available then
+        look.due_at := clock_timestamp() + interval '50 ms';
+        return next look;
+        return;
+    end;
+    at := clock_timestamp();
+    if limits.queue is null then  -- somebody has deleted it
+        insert into pgrun.queues (queue) values (in_queue) on conflict do nothing;
+        look.due_at := at;
+        return next look;
+        return;
+    elsif limits.paused_at is not null and (limits.resume_at is null or limits.resume_at > at) then
+        look.due_at := limits.resume_at;
+        return next look;
+        return;
+    elsif not exists (select from pgrun.workers w where w.worker_id = worker and w.stopped_at is null) then
+        return next look;
+        return;
+    end if;
+
+    select m.* into meter from pgrun.meters m where m.queue = in_queue;
+    last := coalesce(meter.last_key, '');
+    if limits.concurrency is not null or limits.key_concurrency is not null then
+        select coalesce(sum(r.many), 0), coalesce(jsonb_object_agg(r.key, r.many) filter (where r.key is not null), '{}')
+          into running, busy
+          from (select j.concurrency_key as key, count(*) as many from pgrun.jobs j
+                 where j.status = 'running' and j.queue = in_queue group by 1) r;
+        room := least(room, limits.concurrency - running);
+    end if;
+    tokens := pgrun._tokens(limits.rate, limits.per, limits.burst, meter.tokens, meter.read_at, at);
+    burst := coalesce(limits.burst, greatest(limits.rate, 1));
+    if tokens is not null then
+        room := least(room, greatest(floor(tokens), 0) + 1);  -- one more, to know what that one waits for
+    end if;
+
+    while room > 0 loop
+        level := pgrun._next_level(in_queue, level);
+        if level is null then
+            look.due_at := pgrun._next_due(in_queue, at);
+            exit;
+        end if;
+        continue when pgrun._first_due(in_queue, level, '-infinity') > at;
+        with recursive walk (key, wrapped, due_at, step) as (
+            select last, false, null::timestamptz, 0
+            union all
+            select n.key, n.wrapped, n.due_at, w.step + 1
+              from walk w
+             cross join lateral (
+                select k.key, k.wrapped, k.due_at
+                  from ((select j.concurrency_key, w.wrapped, j.due_at from pgrun.jobs j
+                          where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                            and j.concurrency_key > w.key
+                          order by j.concurrency_key, j.due_at limit 1)
+                        union all
+                        (select '', true, (select j.due_at from pgrun.jobs j
+                                            where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                                              and j.concurrency_key is null
+                                            order by j.due_at limit 1)
+                          where not w.wrapped)) k (key, wrapped, due_at)
+                 limit 1) n
+             where w.step < 1000 and (not n.wrapped or n.key <= last)),
+        groups as materialized (
+            select f.* from (
+                select w.key, w.step, w.due_at,
+                       least(room, case when w.key <> '' then limits.key_concurrency - coalesce((busy ->> w.key)::int, 0) end) as free
+                  from walk w) f
+             where f.due_at <= at and f.free > 0
+             limit room + 10),
+        share as materialized (
+            select ceil(2.0 * room / greatest(count(*), 1))::int as most from groups),
+        picked as (
+            select g.key, g.step, p.run_id, p.weight, g.free,
+                   row_number() over (partition by g.step order by p.due_at, p.run_id) as round
+              from groups g
+             cross join lateral (
+                select k.* from (
+                    select j.run_id, j.due_at, coalesce(j.weight, 1) as weight from pgrun.jobs j
+                     where g.key <> '' and j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                       and j.concurrency_key = g.key and j.due_at <= at
+                       and (j.expires_at is null or pgrun._starts_until(j) is null or j.expires_at > at)
+                       and (j.definition is not null or j.name = any (names) or not pgrun._others_take(worker, in_queue, j.name, false, false))
+                       and not (yields and pgrun._others_take(worker, in_queue, j.name, j.definition is not null, true))
+                     order by j.due_at, j.run_id
+                     limit least(g.free, (select most from share))
+                       for update skip locked) k
+                union all
+                select u.* from (
+                    select j.run_id, j.due_at, coalesce(j.weight, 1) as weight from pgrun.jobs j
+                     where g.key = '' and j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                       and j.concurrency_key is null and j.due_at <= at
+                       and (j.expires_at is null or pgrun._starts_until(j) is null or j.expires_at > at)
+                       and (j.definition is not null or j.name = any (names) or not pgrun._others_take(worker, in_queue, j.name, false, false))
+                       and not (yields and pgrun._others_take(worker, in_queue, j.name, j.definition is not null, true))
+                     order by j.due_at, j.run_id
+                     limit least(g.free, (select most from share))
+                       for update skip locked) u) p),
+        ordered as (
+            select p.*, row_number() over turn as place, tokens - sum(p.weight) over turn + p.weight as left_to_it
+              from picked p window turn as (order by p.round, p.step)),
+        decided as (
+            select o.*, bool_and(coalesce(o.left_to_it >= least(o.weight, burst), true))
+                            over (order by o.place) as starts
+              from ordered o where o.place <= room)
+        select coalesce(array_agg(d.run_id) filter (where d.starts), '{}') as run_ids,
+               coalesce(sum(d.weight) filter (where d.starts), 0) as weight,
+               -- what the first that does not start is short of
+               (array_agg(least(d.weight, burst) - d.left_to_it order by d.place)
+                    filter (where not d.starts))[1] as short,
+               coalesce((array_agg(d.key order by d.place desc) filter (where d.starts))[1],
+                        (select g.key from groups g order by g.step desc limit 1),
+                        (select w.key from walk w order by w.step desc limit 1)) as last_key,
+               (select bool_or(p.round = s.most and p.round < p.free) from picked p, share s) as more,
+               (select count(*) from groups) = room + 10
+                   or not exists (select from groups) and (select count(*) from walk) > 1000 as passed
+          into turns
+          from decided d;
+        claimed := claimed || turns.run_ids;
+        room := room - cardinality(turns.run_ids);
+        tokens := tokens - turns.weight;
+        if turns.run_ids <> '{}' or turns.passed then
+            last := turns.last_key;
+        end if;
+        if turns.short is not null then
+            look.due_at := at + make_interval(secs => turns.short / limits.rate * extract(epoch from limits.per)::float8);
+            exit;
+        elsif room > 0 and (turns.more or turns.passed) then
+            look.due_at := at + case when claimed = '{}' then interval '50 ms' else '0' end;
+            exit;
+        end if;
+    end loop;
+
+    if last <> coalesce(meter.last_key, '') or limits.rate is not null and claimed <> '{}' then
+        insert into pgrun.meters as m (queue, last_key, tokens, read_at)
+        values (in_queue, last, tokens, at)
+        on conflict (queue) do update set last_key = excluded.last_key, tokens = excluded.tokens, read_at = excluded.read_at;
+    end if;
+    return query
+        update pgrun.jobs j
+           set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = worker, started_at = at,
+               limited = nullif(limits.concurrency is not null or limits.key_concurrency is not null, false)
+         where j.run_id = any (claimed)
+        returning j.*;
+    return next look;
+end $$;
+comment on function pgrun._claim_limited(uuid, text, text[], int, boolean) is
+    'Takes due runs of one queue for a worker, within the limits of the queue and in turn of their keys; and says when to look again.';
+
+-- When a run that was claimed under limits runs no more, whatever became of it, another may start. Runs that others end in the same
+-- transaction cost no second notification.
+create function pgrun._make_room() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('pgrun_wake', old.queue);
+    return null;
+end $$;
+comment on function pgrun._make_room() is 'Trigger: tells workers that a queue with limits has room again.';
+
+-- Costs a run without limits the look at one column.
+create trigger jobs_left_room after update on pgrun.jobs
+    for each row when (old.limited and old.status = 'running' and new.status <> 'running')
+    execute function pgrun._make_room();
+
+-- Limits may be changed at any time, with plain updates too. The row's lock puts the change before or after a claim; runs that run already
+-- go on, even if they are more than may from now on.
+create function pgrun._settle_meter() returns trigger language plpgsql as $$
+begin
+    update pgrun.meters m
+       set tokens = pgrun._tokens(old.rate, old.per, old.burst, m.tokens, m.read_at, clock_timestamp()), read_at = clock_timestamp()
+     where m.queue = old.queue;
+    return new;
+end $$;
+comment on function pgrun._settle_meter() is 'Trigger: what was earned at the old rate of a queue is counted at the old rate.';
+
+create trigger queues_settle before update on pgrun.queues
+    for each row when (old.rate is not null and (old.rate, old.per, old.burst) is distinct from (new.rate, new.per, new.burst))
+    execute function pgrun._settle_meter();
+
+create function pgrun._tell_of_queue() returns trigger language plpgsql as $$
+begin
+    perform pg_notify('pgrun_soon', new.queue);
+    return null;
+end $$;
+comment on function pgrun._tell_of_queue() is 'Trigger: tells workers that a queue has other limits, or is paused or resumed.';
+
+create trigger queues_changed after update on pgrun.queues
+    for each row when (old.* is distinct from new.*)
+    execute function pgrun._tell_of_queue();
+
+-- For a person who asks why nothing happens. The first reason that holds, from the run itself over its queue to the workers.
+create function pgrun.why(run_id uuid) returns text language plpgsql stable as $$
+declare
+    job     pgrun.jobs;
+    limits  pgrun.queues;
+    meter   pgrun.meters;
+    other   pgrun.jobs;
+    many    bigint;
+    tokens  float8;
+begin
+    select * into job from pgrun.jobs j where j.run_id = why.run_id;
+    if job.status = 'paused' then
+        return 'It waits for a person: pgrun.approve(run_id).';
+    elsif job.status is distinct from 'pending' then
+        return null;
+    elsif job.held = 'session' then
+        select * into other from pgrun.jobs j
+         where j.session_id = job.session_id and j.finished_at is null and j.session_seq < job.session_seq
+           and j.held is distinct from 'person' and j.multitask is distinct from 'parallel'
+         order by j.session_seq limit 1;
+        return format('Before it comes run %s of its session "%s", which is %s.', other.run_id, job.session_id, other.status);
+    elsif job.held = 'children' then
+        select count(*) into many from pgrun.jobs j where j.parent_run_id = job.run_id and j.finished_at is null;
+        return format('It waits for runs that it has started: %s.', many);
+    elsif job.due_at > now() then
+        return format('It is due in %s%s.', date_trunc('milliseconds', job.due_at - now()),
+                      case when job.error is not null then ', after ' || coalesce(job.error ->> 'message', job.error ->> 'type') else '' end);
+    end if;
+
+    select * into limits from pgrun.queues q where q.queue = job.queue;
+    if limits.paused_at is not null and (limits.resume_at is null or limits.resume_at > now()) then
+        return format('Queue "%s" is paused%s.', job.queue, ' until ' || limits.resume_at);
+    end if;
+    select count(*) into many from pgrun.jobs j where j.status = 'running' and j.queue = job.queue;
+    if many >= limits.concurrency then
+        return format('Queue "%s" runs %s at once, as many as its concurrency says.', job.queue, many);
+    end if;
+    select count(*) into many from pgrun.jobs j
+     where j.status = 'running' and j.queue = job.queue and j.concurrency_key = job.concurrency_key;
+    if many >= limits.key_concurrency and job.concurrency_key is not null then
+        return format('Key "%s" runs %s at once, as many as key_concurrency of queue "%s" says.', job.concurrency_key, many, job.queue);
+    end if;
+    select m.* into meter from pgrun.meters m where m.queue = job.queue;
+    tokens := pgrun._tokens(limits.rate, limits.per, limits.burst, meter.tokens, meter.read_at, clock_timestamp());
+    if tokens < least(coalesce(job.weight, 1), coalesce(limits.burst, greatest(limits.rate, 1))) then
+        return format('Queue "%s" starts %s per %s: the rate lets a run of this weight start in %s s, if none comes before it.',
+                      job.queue, limits.rate, limits.per,
+                      round(((least(coalesce(job.weight, 1), coalesce(limits.burst, greatest(limits.rate, 1))) - tokens)
+                             / limits.rate * extract(epoch from limits.per)::float8)::numeric, 3));
+    end if;
+
+    if not exists (select from pgrun.workers w where w.stopped_at is null and w.lease_until > now() and job.queue = any (w.queues)) then
+        return format('No worker serves queue "%s".', job.queue);
+    elsif not exists (select from pgrun.workers w
+                       where w.stopped_at is null and w.lease_until > now() and job.queue = any (w.queues)
+                         and (job.definition is not null or job.name = any (w.names))) then
+        return format('No worker of queue "%s" has imported "%s".', job.queue, job.name);
+    elsif not exists (select from pgrun.worker_status w
+                       where w.state = 'alive' and w.running < w.concurrency and job.queue = any (w.queues)) then
+        return format('All workers of queue "%s" are busy.', job.queue);
+    end if;
+    return 'A worker is about to take it.';
+end $$;
+comment on function pgrun.why(uuid) is 'Why a run is not executed at present, in words: what holds it, its time, a pause, a limit, or no worker. Null if it runs or has ended.';
