@@ -39,8 +39,8 @@ class Drained:
 def fill(url: str, runs: int, *, queues: Sequence[str] = ("default",), priorities: Sequence[int] = (0,)) -> None:
     """Submits so many no-ops, spread evenly over queues and priorities, a thousand in a transaction.
 
-    Their inputs are as long as those of a `Backlog`: after a vacuum, smaller rows would go into the gaps that larger ones have left,
-    one to a page, and the log would take each of these pages whole.
+    Their inputs are as long as those of a `Backlog`: after a vacuum, smaller rows would go into the gaps that larger ones
+    have left, one to a page, and the log would take each of these pages whole.
     """
     given = {"queues": list(queues), "priorities": list(priorities)}
     with psycopg.connect(url, autocommit=True) as conn:
