@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pgrun.errors import RunNotFound as RunNotFound
     from pgrun.errors import SchemaMismatch as SchemaMismatch
     from pgrun.errors import SessionBusy as SessionBusy
+    from pgrun.errors import TaskTimeout as TaskTimeout
     from pgrun.errors import ToolFailed as ToolFailed
     from pgrun.errors import TurnLimitExceeded as TurnLimitExceeded
     from pgrun.errors import UsageError as UsageError
@@ -52,11 +53,18 @@ if TYPE_CHECKING:
     from pgrun.run.event import RunEvent as RunEvent
     from pgrun.run.media import File as File
     from pgrun.run.media import Image as Image
+    from pgrun.run.progress import Progress as Progress
     from pgrun.run.requirement import RunRequirement as RunRequirement
+    from pgrun.run.task_context import SyncTaskContext as SyncTaskContext
+    from pgrun.run.task_context import TaskContext as TaskContext
     from pgrun.run.tools import Tool as Tool
     from pgrun.run.tools import tool as tool
     from pgrun.settings import Settings as Settings
     from pgrun.task import Task as Task
+    from pgrun.verdict import Discard as Discard
+    from pgrun.verdict import Retry as Retry
+    from pgrun.verdict import Snooze as Snooze
+    from pgrun.verdict import Verdict as Verdict
     from pgrun.worker.worker import Worker as Worker
 
 __all__ = [
@@ -67,6 +75,7 @@ __all__ = [
     "ContentFiltered",
     "DatabaseError",
     "DatabaseUnavailable",
+    "Discard",
     "File",
     "HookFailed",
     "Image",
@@ -81,7 +90,9 @@ __all__ = [
     "OutputTruncated",
     "PgrunError",
     "PostgresDb",
+    "Progress",
     "QuotaExceeded",
+    "Retry",
     "RetryPolicy",
     "Run",
     "RunCancelled",
@@ -99,12 +110,17 @@ __all__ = [
     "SchemaMismatch",
     "SessionBusy",
     "Settings",
+    "Snooze",
+    "SyncTaskContext",
     "Task",
+    "TaskContext",
+    "TaskTimeout",
     "Tool",
     "ToolExecution",
     "ToolFailed",
     "TurnLimitExceeded",
     "UsageError",
+    "Verdict",
     "WaitTimeout",
     "Worker",
     "tool",
@@ -112,11 +128,14 @@ __all__ = [
 
 _HOMES = {
     "Agent": "pgrun.agent",
+    "Discard": "pgrun.verdict",
     "File": "pgrun.run.media",
     "Image": "pgrun.run.media",
     "OpenAIChat": "pgrun.models.openai_chat",
     "OpenAIResponses": "pgrun.models.openai",
     "PostgresDb": "pgrun.db.postgres",
+    "Progress": "pgrun.run.progress",
+    "Retry": "pgrun.verdict",
     "RetryPolicy": "pgrun.retry",
     "Run": "pgrun.run.base",
     "RunContext": "pgrun.run.context",
@@ -127,9 +146,13 @@ _HOMES = {
     "RunRequirement": "pgrun.run.requirement",
     "RunStatus": "pgrun.run.base",
     "Settings": "pgrun.settings",
+    "Snooze": "pgrun.verdict",
+    "SyncTaskContext": "pgrun.run.task_context",
     "Task": "pgrun.task",
+    "TaskContext": "pgrun.run.task_context",
     "Tool": "pgrun.run.tools",
     "ToolExecution": "pgrun.run.base",
+    "Verdict": "pgrun.verdict",
     "Worker": "pgrun.worker.worker",
     "tool": "pgrun.run.tools",
 }

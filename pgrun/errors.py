@@ -27,6 +27,7 @@
         ├── ToolFailed                permanent: a tool said that the run cannot go on
         ├── HookFailed                permanent: a hook raised
         ├── TurnLimitExceeded         permanent: the model came to no end
+        ├── TaskTimeout               retried: a task took longer than it may
         ├── BudgetExceeded
         └── LeaseLost                 another worker has taken over; nothing is written
 
@@ -191,6 +192,10 @@ class HookFailed(AttemptError):
 
 class TurnLimitExceeded(AttemptError):
     """The run used all turns it was given without coming to an end."""
+
+
+class TaskTimeout(AttemptError):
+    """A task took longer than its `timeout`; another attempt follows, if there is one left."""
 
 
 class BudgetExceeded(AttemptError):

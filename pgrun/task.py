@@ -1,25 +1,26 @@
 """`Task`: a Python function whose calls are runs. Here a call becomes a row, and a row becomes its typed result again."""
 
-import inspect
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
-
-import anyio
-import anyio.to_thread
 
 from pgrun._context import in_own_context
 from pgrun._ids import new_run_id, new_run_ids
 from pgrun._sync import run_sync
+from pgrun._task_execution import Execution
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import NewRun
 from pgrun.errors import UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._arguments import Arguments, Result
+from pgrun.run._task_parameters import context_parameter
 from pgrun.run.base import Run, RunOutput, output_from_row
 from pgrun.run.event import RunEvent, Shape
 from pgrun.run.options import RunOptions, check_name, choose
+from pgrun.run.task_context import Middleware, TaskContext
+from pgrun.run.task_host import TaskHost
 from pgrun.streaming import read_events
 
 P = ParamSpec("P")
@@ -37,6 +38,11 @@ class Task(Generic[P, R]):
         name: By which workers and SQL know it. Default: the function's.
         queue: The queue of its runs.
         retry: When failed attempts are repeated.
+        max_attempts: The same as in `retry`, over it.
+        timeout: Seconds that an attempt may take. Then an async function is cancelled, and a process killed; a plain function
+            in a thread is only told so, see `SyncTaskContext.cancelled`. None: as long as it takes.
+        processes: Call it in a process of its own, for functions that compute; a plain function at the top of a module.
+        middleware: Around each execution, inside of what the database has for all of its tasks; see `PostgresDb.middleware`.
 
     Raises:
         UsageError: An argument cannot be; for a parameter without a JSON form it names the parameter.
@@ -50,19 +56,35 @@ class Task(Generic[P, R]):
         name: str | None = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
+        processes: bool = False,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         if not callable(function) or isinstance(function, type):
             raise UsageError(f"@db.task goes before a function, not {function!r}")
         self.name = check_name("task name", name or getattr(function, "__name__", ""))
         self.queue = check_name("task queue", queue)
         self.retry = retry or RetryPolicy()
+        if max_attempts is not None:
+            self.retry = replace(self.retry, max_attempts=max_attempts)
         self.function: Callable[..., Any] = function
-        self.arguments = Arguments(self.name, function)
+        self._context = context_parameter(self.name, function)
+        self.arguments = Arguments(self.name, function, without=self._context)
         self.result = Result(self.name, function)
+        self._execution = Execution(
+            self.name,
+            function,
+            self.arguments,
+            self.result,
+            context=self._context,
+            timeout=timeout,
+            processes=processes,
+        )
+        self._middleware = tuple(middleware)
         self._db = db
         self._options: RunOptions = {}
         self._like = self._choose({})
-        self._is_async = inspect.iscoroutinefunction(function)
         update_wrapper(self, function, updated=())  # attributes of the function are not those of the task
         _register(self)
 
@@ -70,8 +92,8 @@ class Task(Generic[P, R]):
         return f"<Task {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Calls the function itself; nothing is stored."""
-        return self.function(*args, **kwargs)
+        """Calls the function itself, without a run: nothing is stored, and a context keeps nothing."""
+        return self.function(*args, **kwargs, **self._execution.given(TaskContext.of_none(self.name, TaskHost())))
 
     def options(self, **options: Unpack[RunOptions]) -> "Task[P, R]":
         """The same task with other options for the runs submitted through it, see `RunOptions`.
@@ -131,24 +153,32 @@ class Task(Generic[P, R]):
         """The same as `asubmit_many`, for code without an event loop."""
         return run_sync(self.asubmit_many, calls)
 
-    async def execute(self, data: str) -> bytes:
+    @property
+    def needs_context(self) -> bool:
+        """Whether `execute` needs the context of the run: the function asks for it, or middleware."""
+        return self._context is not None or bool(self._middlewares)
+
+    @property
+    def _middlewares(self) -> tuple[Middleware, ...]:
+        return (*self._db.middlewares, *self._middleware)
+
+    async def execute(self, data: str, context: TaskContext | None = None) -> bytes:
         """Calls the function with stored arguments and returns its result, both as JSON; workers do that.
+
+        Args:
+            data: The arguments.
+            context: Of the run; needed if `needs_context`.
 
         Raises:
             UsageError: The arguments do not fit the function.
             OutputInvalid: The result does not fit its annotation.
+            TaskTimeout: It took too long.
         """
-        call = self._call if self._is_async else self._call_in_thread
+        if context is None and self.needs_context:
+            context = TaskContext.of_none(self.name, TaskHost())
         # Runs share tasks; what one sets in its context is no concern of the next.
-        return self.result.dump(await in_own_context(call(self.arguments.load(data))))
-
-    async def _call(self, kwargs: dict[str, Any]) -> Any:
-        return await self.function(**kwargs)
-
-    async def _call_in_thread(self, kwargs: dict[str, Any]) -> Any:
-        # No limit of its own, anyio's is 40 for all: the slots of the worker are one.
-        value = await anyio.to_thread.run_sync(partial(self.function, **kwargs), limiter=anyio.CapacityLimiter(1))
-        return await value if isinstance(value, Awaitable) else value
+        value = await in_own_context(self._execution.execute(data, context, self._middlewares))
+        return self.result.dump(value)
 
     def _choose(self, options: RunOptions) -> NewRun:
         """What the runs have in common; the run_id is empty unless it was chosen."""

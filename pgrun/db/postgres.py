@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import anyio
 import anyio.to_thread
@@ -36,6 +36,7 @@ from pgrun.db.waiting import Waiting, not_found
 from pgrun.errors import UsageError, WaitTimeout
 from pgrun.retry import RetryPolicy
 from pgrun.run.base import RunOutput, output_from_row
+from pgrun.run.task_context import Middleware, SyncTaskContext, TaskContext
 from pgrun.settings import Settings
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+M = TypeVar("M", bound=Middleware)
 
 # How Postgres says that somebody else has just created the same: it depends on how far both have come.
 _TWIN = (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation)
@@ -108,6 +110,7 @@ class PostgresDb:
         self.session_table = _check_session_table(session_table)
         self.settings = settings or Settings()
         self.worker: WorkerMode = worker
+        self.middlewares: tuple[Middleware, ...] = ()
         self._create_schema = create_schema
         self._loops: weakref.WeakKeyDictionary[Any, Connected] = weakref.WeakKeyDictionary()
 
@@ -162,6 +165,10 @@ class PostgresDb:
         )  # indexes take their time
 
     @overload
+    def task(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
+    @overload
+    def task(self, function: Callable[Concatenate[SyncTaskContext, P], R], /) -> "Task[P, R]": ...
+    @overload
     def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
     @overload
     def task(self, function: Callable[P, R], /) -> "Task[P, R]": ...
@@ -174,6 +181,10 @@ class PostgresDb:
         name: str | None = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
+        processes: bool = False,
+        middleware: Iterable[Middleware] = (),
     ) -> "_TaskMaker": ...
     def task(
         self,
@@ -183,20 +194,48 @@ class PostgresDb:
         name: str | None = None,
         queue: str = "default",
         retry: RetryPolicy | None = None,
+        max_attempts: int | None = None,
+        timeout: float | None = None,
+        processes: bool = False,
+        middleware: Iterable[Middleware] = (),
     ) -> Any:
         """Makes a function a task, whose calls can be submitted as runs: ``@db.task`` or ``@db.task(queue="mail")``.
 
         Args:
-            function: Async, or plain: a plain function runs in a thread. Its annotations say what is stored.
+            function: Async, or plain: a plain function runs in a thread. Its annotations say what is stored; a first parameter
+                that is a `TaskContext`, or for a plain function a `SyncTaskContext`, is filled in.
             name: By which workers and SQL know it. Default: the function's.
             queue: The queue of its runs.
             retry: When failed attempts are repeated.
+            max_attempts: The same as in `retry`, over it.
+            timeout: Seconds that an attempt may take, see `Task`.
+            processes: Call the function in a process of its own.
+            middleware: Around each execution, see `middleware`.
 
         Raises:
             UsageError: A parameter cannot be stored, or another function has that name.
         """
-        make = partial(_hosting.make_task, self, name=name, queue=queue, retry=retry)
+        make = partial(
+            _hosting.make_task,
+            self,
+            name=name,
+            queue=queue,
+            retry=retry,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            processes=processes,
+            middleware=middleware,
+        )
         return make if function is None else make(function)
+
+    def middleware(self, around: M) -> M:
+        """Puts a function around each execution of each task of this object, in this process; the first is the outermost.
+
+        ``@db.middleware`` before ``async def log(ctx, call_next)``, which gets the `TaskContext` of the run, and returns what
+        ``await call_next()`` has returned, or something else. What it raises counts as raised by the task.
+        """
+        self.middlewares = (*self.middlewares, around)
+        return around
 
     async def submit(self, run: NewRun) -> datetime | None:
         """Inserts a run and, where this process is to execute it, starts the embedded worker.
@@ -413,6 +452,10 @@ class PostgresDb:
 class _TaskMaker(Protocol):
     """What ``@db.task(...)`` does with the function below it."""
 
+    @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[SyncTaskContext, P], R], /) -> "Task[P, R]": ...
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
     @overload

@@ -25,6 +25,7 @@ from pgrun.db.records import (
     Page,
     Place,
     Position,
+    TaskRun,
     Told,
     WorkerCard,
 )
@@ -233,6 +234,27 @@ class Verbs:
         else:
             rows = await self._runtime.fetch_tuples("record_step", {**params, **held})
         return Kept(*rows[0]) if rows else None
+
+    async def record_sleep(self, claimed: Claimed, *, number: int, name: str, seconds: float) -> float | None:
+        """Records as a step that a run sleeps for so long; returns the seconds that are left, None if the claim was stale."""
+        held = {"run_id": claimed.run_id, "fence": claimed.fence}
+        params = {**held, "number": number, "name": name, "seconds": seconds}
+        row = await self._runtime.fetch_one("record_sleep", params)
+        return None if row is None else float(row["remaining"])
+
+    async def task_run(self, run_id: str) -> TaskRun:
+        """What a task that asks for its context is told; nothing, if the run has been deleted meanwhile."""
+        rows = await self._runtime.fetch("get_task_run", {"run_id": run_id})
+        return TaskRun(rows[0]["metadata"] if rows else {}, [row for row in rows if row["step"] is not None])
+
+    async def attempts(self, run_id: str) -> list[Row]:
+        """What went wrong with a run, the oldest first; see `get_attempts.sql`."""
+        return await self._runtime.fetch("get_attempts", {"run_id": run_id})
+
+    async def write_progress(self, progress: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
+        """Notes how far runs have come, by run_id and fence, 200 at most; stale ones are left as they are."""
+        runs = {run_id: {"fence": fence, "progress": said} for (run_id, fence), said in progress.items()}
+        await self._runtime.fetch_tuples("write_progress", {"progress": _json(runs)})
 
     async def release_unheard(self, ending: Ending) -> str | None:
         """Gives back a run that must not end before it has heard what was said to it; its status, None if it is not so."""
@@ -450,6 +472,34 @@ class Verbs:
         assert row is not None
         return str(row["status"])
 
+    async def retry_failed(
+        self,
+        *,
+        queue: str | None,
+        name: str | None,
+        error_type: str | None,
+        since: float | None,
+        until: datetime | None,
+        batch: int,
+    ) -> tuple[int, datetime]:
+        """Makes up to `batch` runs that ended in error due again, within the last `since` seconds; None means any.
+
+        Returns how many, and the `until` of the next call; when it was none, none is left.
+        """
+        which = _failed(queue, name, error_type, since)
+        params = {**which, "until": until.isoformat() if until else "", "batch": batch}
+        row = await self._runtime.fetch_one("retry_failed", params)
+        assert row is not None
+        return int(row["retried"]), row["until"]
+
+    async def count_failed(
+        self, *, queue: str | None, name: str | None, error_type: str | None, since: float | None
+    ) -> int:
+        """How many runs `retry_failed` would make due again with the same arguments."""
+        row = await self._runtime.fetch_one("count_failed", _failed(queue, name, error_type, since))
+        assert row is not None
+        return int(row["failed"])
+
     async def list_runs(
         self, *, status: str = "", queue: str = "", name: str = "", session_id: str = "", max_rows: int = 20
     ) -> list[Row]:
@@ -543,6 +593,11 @@ def _ending(ending: Ending) -> str:
     if ending.heard:
         members.append(f'"heard":{ending.heard}')
     return ",".join(members) + "}"
+
+
+def _failed(queue: str | None, name: str | None, error_type: str | None, since: float | None) -> dict[str, Any]:
+    past = "" if since is None else str(since)
+    return {"queue": queue or "", "name": name or "", "error_type": error_type or "", "since": past}
 
 
 def _prunable(older_than: float, status: str | None, queue: str | None) -> dict[str, Any]:

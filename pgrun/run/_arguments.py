@@ -13,15 +13,15 @@ from pgrun.run._storable import find_unstorable, path_text, to_jsonable
 
 
 class Arguments:
-    """The parameters of one function as an object in JSON, one member each.
+    """The parameters of one function, all but perhaps one, as an object in JSON, one member each.
 
     Raises:
         UsageError: A parameter cannot be given by name, or its type has no JSON form; the message names it.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], *, without: str | None = None) -> None:
         self._name = name
-        parameters = parameters_of(function, f'task "{name}"')
+        parameters = [each for each in parameters_of(function, f'task "{name}"') if each.name != without]
         for each in parameters:
             adapter_of(each.annotation, f'task "{name}": parameter {each.name}')
         self._order = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]

@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from pgrun.agent import known_definition
 from pgrun.db.records import Claimed, Ending
 from pgrun.db.verbs import Verbs
-from pgrun.errors import AnswerQueued, AttemptError, ModelUnavailable, QuotaExceeded, UsageError
+from pgrun.errors import AnswerQueued, AttemptError, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
 from pgrun.run.base import RunMetrics, ToolExecution
@@ -32,13 +32,18 @@ from pgrun.run.journal import Journal
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.run.requirement import RunPaused
 from pgrun.run.stream import Stream
+from pgrun.run.task_host import Asleep
 from pgrun.settings import Settings
-from pgrun.task import registered_tasks
+from pgrun.task import Task, registered_tasks
+from pgrun.verdict import Discard, Snooze, Verdict
 from pgrun.worker.children import StoredChildren, Submit
 from pgrun.worker.decision import Decision, Leave, Park, Pause, Release, Retry
+from pgrun.worker.follow_up import delay_after, find, traceback_of
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
+from pgrun.worker.progress import ProgressNotes
 from pgrun.worker.state import begin_state, told_to
+from pgrun.worker.task_run import open_context
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -60,8 +65,10 @@ class Attempt:
         submit: Submit | None = None,
         stream: Stream | None = None,
         on_wait: Callable[[], None] = lambda: None,
+        notes: ProgressNotes | None = None,
     ) -> None:
         self._claimed = claimed
+        self._notes = notes
         self._stream = stream
         self._settings = settings
         self._verbs = verbs
@@ -95,10 +102,12 @@ class Attempt:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
         claimed = self._claimed
         try:
-            work = self._work = _TaskWork(claimed) if claimed.kind == "task" else await self._agent_work()
+            work = self._work = self._task_work() if claimed.kind == "task" else await self._agent_work()
             content, content_type = await work.execute()
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
+        except Asleep as asleep:
+            return Leave(asleep.seconds)
         except AnswerQueued:
             return Leave(_LOOK_AGAIN, self.metrics)
         except ChildrenOpen:
@@ -114,10 +123,29 @@ class Attempt:
             return self._after(error)  # what it awaited was cancelled, and not the run
         except (Exception, SystemExit) as error:
             return self._after(error)
+        except BaseExceptionGroup as group:  # of a task group in a task
+            if (asleep := find(group, Asleep)) is not None:
+                return Leave(asleep.seconds)
+            if _is_stopped() or find(group, KeyboardInterrupt):
+                raise
+            return self._after(group)
         ending = Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
         if isinstance(work, _AgentWork):
             ending.heard, ending.answer = work.heard, work.last_answer
         return ending
+
+    def _task_work(self) -> "_TaskWork":
+        task, claimed, verbs, notes = (
+            registered_tasks().get(self._claimed.name),
+            self._claimed,
+            self._verbs,
+            self._notes,
+        )
+        if task is None:
+            raise _unknown(claimed)
+        if verbs is None or notes is None or not task.needs_context:
+            return _TaskWork(task, claimed)
+        return _TaskWorkInContext(task, claimed, verbs, notes)
 
     async def _agent_work(self) -> "_AgentWork":
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
@@ -131,12 +159,17 @@ class Attempt:
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
-        if _may_retry(error) and claimed.attempt < claimed.max_attempts:
-            retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
-            policy = self._work.policy if self._work else RetryPolicy()
-            delay = policy.delay(claimed.attempt, retry_after=retry_after)
-            return Retry(delay, _error(claimed, error), self.metrics, self._leaves_call)
-        failure, keeps_call = _error(claimed, error), self._leaves_call
+        said = find(error, Verdict)
+        error = said or error
+        failure, policy = _error(claimed, error), self._work.policy if self._work else RetryPolicy()
+        if isinstance(said, Snooze):
+            return Release(said.seconds, failure, self.metrics, self._leaves_call)
+        if isinstance(said, Discard) and said.cancel:
+            return Ending(claimed, "cancelled", self.metrics, error=failure, tools=self.tools)
+        delay = delay_after(error, policy, claimed.attempt, claimed.max_attempts)
+        if delay is not None:
+            return Retry(delay, failure, self.metrics, self._leaves_call)
+        keeps_call = self._leaves_call
         return Ending(claimed, "error", self.metrics, error=failure, tools=self.tools, keeps_call=keeps_call)
 
     @property
@@ -175,16 +208,29 @@ def _unknown(claimed: Claimed) -> _UnknownHere:
 class _TaskWork:
     """A call of a Python function."""
 
-    def __init__(self, claimed: Claimed) -> None:
-        task = registered_tasks().get(claimed.name)
-        if task is None:
-            raise _unknown(claimed)
+    def __init__(self, task: Task[..., Any], claimed: Claimed) -> None:
         self._task = task
-        self._input = claimed.input
+        self._claimed = claimed
         self.policy = task.retry
 
     async def execute(self) -> tuple[bytes, None]:
-        return await self._task.execute(self._input), None
+        return await self._task.execute(self._claimed.input), None
+
+
+class _TaskWorkInContext(_TaskWork):
+    """One of a function that asks for the context of its run, or has middleware."""
+
+    def __init__(self, task: Task[..., Any], claimed: Claimed, verbs: Verbs, notes: ProgressNotes) -> None:
+        super().__init__(task, claimed)
+        self._verbs = verbs
+        self._notes = notes
+
+    async def execute(self) -> tuple[bytes, None]:
+        context = await open_context(self._verbs, self._claimed, self._notes)
+        try:
+            return await self._task.execute(self._claimed.input, context), None
+        finally:
+            await self._notes.settle(self._claimed)
 
 
 class _AgentWork:
@@ -277,11 +323,6 @@ def _schema(json_schema: str) -> OutputSchema[Any]:
     return known_type(data) or OutputSchema.from_json(data)
 
 
-def _may_retry(error: BaseException) -> bool:
-    """Whether another attempt may end better: the provider was unavailable, or something nobody foresaw went wrong."""
-    return isinstance(error, ModelUnavailable) or not isinstance(error, AttemptError | UsageError)
-
-
 def _read_metrics(claimed: Claimed) -> RunMetrics:
     try:
         return RunMetrics.model_validate_json(claimed.metrics)
@@ -292,10 +333,13 @@ def _read_metrics(claimed: Claimed) -> RunMetrics:
 
 def _error(claimed: Claimed, error: BaseException) -> dict[str, Any]:
     """The failure as it is stored, for people and for `RunFailed`."""
-    if not isinstance(error, AttemptError | UsageError):
+    is_foreseen = isinstance(error, AttemptError | UsageError | Verdict)
+    if not is_foreseen:
         _log.exception("%r raised", claimed, exc_info=error)
     kind = "UnknownName" if isinstance(error, _UnknownHere) else type(error).__name__
     details = error.details if isinstance(error, AttemptError) else {}
+    if not is_foreseen or error.__cause__ is not None:
+        details = {**details, "traceback": traceback_of(error)}
     message = storable_text(_text(error)) or type(error).__name__
     return {"type": kind, "message": message, "attempt": claimed.attempt, **_storable(details)}
 
