@@ -93,7 +93,10 @@ class Task(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Calls the function itself, without a run: nothing is stored, and a context keeps nothing."""
-        return self.function(*args, **kwargs, **self._execution.given(TaskContext.of_none(self.name, TaskHost())))
+        if self._context is None:
+            return self.function(*args, **kwargs)
+        given = self._execution.given(TaskContext.of_none(self.name, TaskHost()))
+        return self.function(**self.arguments.named(args, kwargs), **given)
 
     def options(self, **options: Unpack[RunOptions]) -> "Task[P, R]":
         """The same task with other options for the runs submitted through it, see `RunOptions`.
@@ -198,7 +201,15 @@ class _Handle:
         self._since = since
 
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
-        row = await self._db.wait_for(run_id, timeout, since=self._since)
+        return self.read(await self._db.wait_for(run_id, timeout, since=self._since))
+
+    async def look(self, run_id: str) -> RunOutput[Any]:
+        return self.read(await self._db.look(run_id))
+
+    async def cancel(self, run_id: str) -> bool:
+        return await self._db.acancel_run(run_id)
+
+    def read(self, row: Mapping[str, Any]) -> RunOutput[Any]:
         completed = row["status"] == "completed"
         return output_from_row(row, self._task.result.load(row["output"]) if completed else row["output"], self)
 

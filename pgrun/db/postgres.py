@@ -4,10 +4,11 @@ It may be created anywhere, also at import time: nothing connects before the fir
 gets a small pool of its own.
 """
 
+import math
 import re
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -24,6 +25,7 @@ from pgrun.db import listener
 from pgrun.db._address import Address, parse_url, url_from_environment
 from pgrun.db._connection import Connection, Row
 from pgrun.db._runtime import Runtime
+from pgrun.db.awaiting import Awaited, Completions
 from pgrun.db.embedded import embedded_url
 from pgrun.db.following import Following, Reader
 from pgrun.db.migrations import Migration, check_version, migrate
@@ -35,7 +37,7 @@ from pgrun.db.verbs import Verbs
 from pgrun.db.waiting import Waiting, not_found
 from pgrun.errors import UsageError, WaitTimeout
 from pgrun.retry import RetryPolicy
-from pgrun.run.base import RunOutput, output_from_row
+from pgrun.run.base import Run, RunOutput, output_from_row
 from pgrun.run.task_context import Middleware, SyncTaskContext, TaskContext
 from pgrun.settings import Settings
 
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 M = TypeVar("M", bound=Middleware)
 
 # How Postgres says that somebody else has just created the same: it depends on how far both have come.
@@ -286,24 +289,133 @@ class PostgresDb:
             await connected.verbs.approve(run_id, decision)
         self._take_in(connected, queue)
 
+    @overload
     async def await_runs(
-        self, run_ids: Sequence[str], *, timeout: float | None = None, mode: Literal["all", "any"] = "all"
+        self,
+        runs: Iterable[Run[T] | RunOutput[T]],
+        *,
+        timeout: float | None = None,
+        mode: Literal["all", "any"] = "all",
+    ) -> list[RunOutput[T]]: ...
+    @overload
+    async def await_runs(
+        self,
+        runs: Iterable[str | Run[Any] | RunOutput[Any]],
+        *,
+        timeout: float | None = None,
+        mode: Literal["all", "any"] = "all",
+    ) -> list[RunOutput[Any]]: ...
+    async def await_runs(
+        self,
+        runs: Iterable[str | Run[Any] | RunOutput[Any]],
+        *,
+        timeout: float | None = None,
+        mode: Literal["all", "any"] = "all",
     ) -> list[RunOutput[Any]]:
         """Waits for many runs with one subscription and one query.
 
         Args:
-            run_ids: Their ids, of any agents or tasks.
+            runs: Runs of any agents or tasks, or their ids.
             timeout: Seconds to wait at most.
             mode: ``"all"`` waits until every run has ended, ``"any"`` until one has.
 
         Returns:
-            The runs that have ended, in the order of `run_ids`, however they ended; content as stored.
+            The runs that have ended, in the order of `runs`, however they ended; content typed, of a mere id as stored.
+
+        Raises:
+            WaitTimeout: They have not ended in time; the message names one of them.
+            RunNotFound: One of them does not exist.
         """
         if mode not in ("all", "any"):
             raise UsageError(f'mode={mode!r}: choose "all" or "any"')
-        wanted = [check_run_id(run_id) for run_id in run_ids]
-        rows = await self._wait(wanted, timeout, first=mode == "any")
-        return [output_from_row(rows[run_id], rows[run_id]["output"], None) for run_id in wanted if run_id in rows]
+        wanted = Awaited(runs)
+        rows = await self._wait(wanted.run_ids, timeout, first=mode == "any")
+        return [wanted.read(rows[run_id]) for run_id in wanted.run_ids if run_id in rows]
+
+    @overload
+    def wait_runs(
+        self,
+        runs: Iterable[Run[T] | RunOutput[T]],
+        *,
+        timeout: float | None = None,
+        mode: Literal["all", "any"] = "all",
+    ) -> list[RunOutput[T]]: ...
+    @overload
+    def wait_runs(
+        self,
+        runs: Iterable[str | Run[Any] | RunOutput[Any]],
+        *,
+        timeout: float | None = None,
+        mode: Literal["all", "any"] = "all",
+    ) -> list[RunOutput[Any]]: ...
+    def wait_runs(
+        self,
+        runs: Iterable[str | Run[Any] | RunOutput[Any]],
+        *,
+        timeout: float | None = None,
+        mode: Literal["all", "any"] = "all",
+    ) -> list[RunOutput[Any]]:
+        """The same as `await_runs`, for code without an event loop."""
+        return run_sync(partial(self.await_runs, runs, timeout=timeout, mode=mode))
+
+    @overload
+    def as_completed(
+        self, runs: Iterable[Run[T] | RunOutput[T]], *, timeout: float | None = None
+    ) -> Completions[T]: ...
+    @overload
+    def as_completed(
+        self, runs: Iterable[str | Run[Any] | RunOutput[Any]], *, timeout: float | None = None
+    ) -> Completions[Any]: ...
+    def as_completed(
+        self, runs: Iterable[str | Run[Any] | RunOutput[Any]], *, timeout: float | None = None
+    ) -> Completions[Any]:
+        """Many runs in the order in which they end, with one subscription: ``async for run in db.as_completed(runs)``.
+
+        In code without an event loop ``for run in db.as_completed(runs)``.
+
+        Args:
+            runs: Runs of any agents or tasks, or their ids.
+            timeout: Seconds in which all have to end.
+
+        Raises:
+            WaitTimeout: They have not ended in time; raised by the iteration, like the others.
+            RunNotFound: One of them does not exist.
+        """
+        check_timeout(timeout)
+        return Completions(partial(self._complete, Awaited(runs), timeout))
+
+    async def _complete(self, wanted: Awaited, timeout: float | None) -> AsyncGenerator[RunOutput[Any], None]:
+        open_ids, deadline = (
+            dict.fromkeys(wanted.run_ids),
+            math.inf if timeout is None else anyio.current_time() + timeout,
+        )
+        connected = await self._connected_waiters()
+        async with aclosing(connected.waiting.each(wanted.run_ids, deadline)) as rows:
+            async for row in rows:
+                del open_ids[str(row["run_id"])]
+                yield wanted.read(row)
+        if open_ids:  # one last look, as when waiting for one
+            for row in (await self._wait([*open_ids], 0, first=False)).values():
+                yield wanted.read(row)
+
+    async def acancel_run(self, run_id: str) -> bool:
+        """Cancels a run of any agent or task, whoever executes it; else as `Run.acancel`."""
+        return await (await self.connected()).verbs.cancel(check_run_id(run_id)) in ("cancelled", "cancelling")
+
+    def cancel_run(self, run_id: str) -> bool:
+        """The same as `acancel_run`, for code without an event loop."""
+        return run_sync(self.acancel_run, run_id)
+
+    async def look(self, run_id: str) -> Row:
+        """The row of a run as it stands.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        row = await (await self.connected()).verbs.get(run_id)
+        if row is None:
+            raise not_found(run_id)
+        return row
 
     async def open_stream(self, run_id: str, after: int) -> Reader:
         """A reader of the events of a run that come after one; from now on the run tells what happens to it.
@@ -342,9 +454,7 @@ class PostgresDb:
         self, run_ids: list[str], timeout: float | None, *, first: bool, or_paused: bool = False, since: float = 0.0
     ) -> dict[str, Row]:
         check_timeout(timeout)
-        connected = await self.connected()
-        if not connected.waits:
-            self._start_waiting(connected)
+        connected = await self._connected_waiters()
         with anyio.move_on_after(timeout):
             return await connected.waiting.wait(run_ids, first=first, or_paused=or_paused, since=since)
         # One last look: with timeout=0, or when the end and the time-out coincide, the row decides.
@@ -358,6 +468,12 @@ class PostgresDb:
         if late is None or (first and ended):
             return ended
         raise await self._timed_out(connected, late, timeout)
+
+    async def _connected_waiters(self) -> Connected:
+        connected = await self.connected()
+        if not connected.waits:
+            self._start_waiting(connected)
+        return connected
 
     async def _timed_out(self, connected: Connected, run_id: str, timeout: float | None) -> WaitTimeout:
         row = await connected.verbs.get(run_id)

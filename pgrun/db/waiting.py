@@ -8,7 +8,7 @@ the polling interval only decide when to look; what counts is the row.
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 
 import anyio
 
@@ -53,9 +53,7 @@ class Waiting:
             RunNotFound: One of them does not exist.
             DatabaseUnavailable: The database was lost and did not come back in time.
         """
-        waiter = _Waiter(set(run_ids), first, or_paused)
-        for run_id in waiter.open:
-            self._waiters.setdefault(run_id, []).append(waiter)
+        waiter = self._register(_Waiter(set(run_ids), first, or_paused))
         if self._listening_since >= since or any(run_id in self._heard for run_id in waiter.open):
             self._ask(waiter.open)
         try:
@@ -65,6 +63,33 @@ class Waiting:
         if waiter.error is not None:
             raise waiter.error
         return waiter.rows
+
+    async def each(self, run_ids: Sequence[str], deadline: float) -> AsyncGenerator[Row, None]:
+        """The rows of these runs in the order in which they end; ends early at the deadline, on the clock of the event loop.
+
+        Raises:
+            RunNotFound: One of them does not exist.
+            DatabaseUnavailable: The database was lost and did not come back in time.
+        """
+        waiter = self._register(_Waiter(set(run_ids), True, False))
+        self._ask(waiter.open)
+        try:
+            while waiter.open:
+                with anyio.move_on_after(deadline - anyio.current_time()):
+                    await waiter.ended.wait()
+                if waiter.error is not None:
+                    raise waiter.error
+                if not waiter.rows:
+                    return
+                for row in waiter.take():
+                    yield row
+        finally:
+            self._forget(waiter, run_ids)
+
+    def _register(self, waiter: "_Waiter") -> "_Waiter":
+        for run_id in waiter.open:
+            self._waiters.setdefault(run_id, []).append(waiter)
+        return waiter
 
     async def serve(self) -> None:
         """Looks at runs whenever there is a reason to; runs for as long as the loop does."""
@@ -174,6 +199,12 @@ class _Waiter:
         self.rows[run_id] = row
         if self._first or not self.open:
             self.ended.set()
+
+    def take(self) -> Iterable[Row]:
+        """What has ended since it was taken last."""
+        rows, self.rows = self.rows, {}
+        self.ended = anyio.Event()
+        return rows.values()
 
     def fail(self, error: PgrunError) -> None:
         self.error = error

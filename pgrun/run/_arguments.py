@@ -36,7 +36,7 @@ class Arguments:
             UsageError: They do not fit the function, or cannot be stored; the message names the argument.
         """
         if args:
-            kwargs = self._named(args, kwargs)
+            kwargs = self.named(args, kwargs)
         try:
             return self._form.dump(kwargs, self._name)
         except ValidationError as error:
@@ -70,7 +70,12 @@ class Arguments:
             raise UsageError(self._complaint(error)) from None
         return found
 
-    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of a call by their names.
+
+        Raises:
+            UsageError: There are too many, or one is given twice.
+        """
         if len(args) > len(self._order):
             raise UsageError(f"{self._name}: {len(args)} arguments by position, it takes {len(self._order)}")
         named = dict(zip(self._order, args, strict=False))

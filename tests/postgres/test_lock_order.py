@@ -41,6 +41,7 @@ class Someone:
             *(self.try_again, self.give_back, self.rescue, self.die_and_come_back, self.open_sessions, self.leave),
             *(self.prune, self.forget_workers, self.pause, self.pause, self.approve, self.approve),
             *(self.watch, self.watch, self.tell, self.tell, self.prune_events, self.change_state),
+            *(self.retry_failed, self.retry_failed, self.say_progress, self.sleep),
         )
         step = self._random.choice(steps)
         try:
@@ -100,6 +101,19 @@ class Someone:
                 metrics="{}",
                 keeps_call=True,
             )
+
+    def retry_failed(self) -> None:
+        which = {"queue": "", "name": "", "error_type": "", "since": "", "until": ""}
+        perform(self._conn, "retry_failed", **which, batch=self._random.randint(1, 5))
+
+    def say_progress(self) -> None:
+        said = {str(row["run_id"]): {"fence": row["fence"], "progress": {"fraction": 1}} for row in self._claim()}
+        perform(self._conn, "write_progress", progress=json.dumps(said))
+
+    def sleep(self) -> None:
+        for row in self._claim():
+            step = {"number": 2, "name": "sleep", "seconds": 1}
+            perform(self._conn, "record_sleep", run_id=row["run_id"], fence=row["fence"], **step)
 
     def change_state(self) -> None:
         """As a tool does; the run goes on."""

@@ -54,6 +54,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"from_priorities": "{-32768,0}", "from_dues": "{-Infinity,1790000000.5}"},
         **{"yields": "false", "horizon": "10"},
     },
+    "count_failed": {"queue": "", "name": "", "error_type": "LeaseLost", "since": "3600"},
     "count_prunable": {"older_than": "0", "status": "cancelled", "queue": ""},
     "declare_agent": {
         "name": "Poet",
@@ -71,12 +72,14 @@ SAMPLES: dict[str, dict[str, str]] = {
     "forget_workers": {},
     "get_answer_so_far": {"run_id": RUN, "after": "7"},
     "get_decisions": {"run_id": RUN},
+    "get_attempts": {"run_id": RUN},
     "get_call": {"run_id": RUN},
     "get_history": {"session_id": "s", "run_id": RUN, "runs": "3", "with_steps": "true"},
     "get_queue_stats": {},
     "get_run": {"run_id": RUN},
     "get_session_state": {"session_id": "s"},
     "get_steps": {"run_id": RUN},
+    "get_task_run": {"run_id": RUN},
     "get_worker_status": {},
     "is_served": {"queue": "default", "names": "{}"},
     "keep_plans": {},
@@ -97,6 +100,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"run_id": RUN, "fence": "1", "number": "1", "kind": "state", "name": "session_state", "data": "{}"},
         **{"duration": "0", "metrics": "", "changes": "[]"},
     },
+    "record_sleep": {"run_id": RUN, "fence": "1", "number": "1", "name": "sleep", "seconds": "60"},
     "record_step": {
         **{"run_id": RUN, "fence": "1", "number": "1", "kind": "model_call", "name": "gpt-5-mini"},
         **{"data": "{}", "duration": "0.5", "metrics": ""},
@@ -112,6 +116,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     },
     "rescue_runs": {"worker_id": OTHER},
     "retry_ended_run": {"run_id": OTHER},
+    "retry_failed": {"queue": "default", "name": "", "error_type": "", "since": "", "until": "", "batch": "100"},
     "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", **_KEPT},
     "steer_run": {"run_id": RUN, "message": "It's urgent.", "message_id": OTHER},
     "stop_worker": {"worker_id": WORKER},
@@ -128,6 +133,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"session_table": "", "parent_run_id": "", "content_type": "", "streams": "true", "context": ""},
     },
     "watch_run": {"run_id": RUN},
+    "write_progress": {"progress": f'{{"{RUN}": {{"fence": 1, "progress": {{"fraction": 0.5}}}}}}'},
     "write_events": {"events": f'{{"{RUN}": {{"fence": 1, "seq": 1, "events": [["text", {{"text": "Hi"}}]]}}}}'},
 }
 

@@ -23,6 +23,7 @@ from pgrun import (
     UsageError,
     Worker,
 )
+from pgrun.run.task_host import TaskHost
 from pgrun.worker import task_run
 
 SOON = RetryPolicy(base_delay=0.01, max_attempts=3)
@@ -55,7 +56,7 @@ async def test_it_tells_what_the_run_is(db: PostgresDb) -> None:
         return {**vars(ctx), "host": None, "number": number}
 
     @db.task(name="tell_here")
-    def tell_here(number: int, ctx: SyncTaskContext) -> dict[str, Any]:
+    def tell_here(ctx: SyncTaskContext, number: int) -> dict[str, Any]:
         return {**vars(ctx), "host": None, "number": number}
 
     async with Worker(db):
@@ -212,7 +213,7 @@ async def test_a_stale_attempt_records_nothing(db: PostgresDb, conn: Conn) -> No
     other = await hire(db)
     await other.verbs.rescue(other.worker_id)
     await other.claim_one()
-    step = {"number": 1, "name": "pay"}
+    step: dict[str, Any] = {"number": 1, "name": "pay"}
     kept = await hand.verbs.record_step(stale, **step, kind="step", data=b"7", duration=0, metrics=None)
     assert kept is None
     assert await hand.verbs.record_sleep(stale, **step, seconds=1) is None
@@ -224,7 +225,7 @@ async def test_a_stale_attempt_records_nothing(db: PostgresDb, conn: Conn) -> No
 async def test_a_sleep_is_recorded_once_and_ends_by_the_databases_clock(db: PostgresDb, conn: Conn) -> None:
     run_id, hand = await submit(db), await hire(db)
     claimed = await hand.claim_one()
-    sleep = {"number": 1, "name": "sleep"}
+    sleep: dict[str, Any] = {"number": 1, "name": "sleep"}
     assert await hand.verbs.record_sleep(claimed, **sleep, seconds=60) == 60
     repeated = await hand.verbs.record_sleep(claimed, **sleep, seconds=60)
     assert repeated is not None
@@ -417,7 +418,7 @@ async def test_called_without_a_run_it_does_as_if(db: PostgresDb) -> None:
     assert buy_here(7) == 14
 
 
-def test_a_context_of_the_wrong_kind_is_refused(db: PostgresDb) -> None:
+async def test_a_context_of_the_wrong_kind_is_refused(db: PostgresDb) -> None:
     async def wrong(ctx: SyncTaskContext) -> None: ...
 
     def wrong_here(ctx: TaskContext) -> None: ...
@@ -431,6 +432,6 @@ def test_a_context_of_the_wrong_kind_is_refused(db: PostgresDb) -> None:
 
 @pytest.mark.parametrize("reached", [-0.1, 1.5, (1, 0), (1, 2, 3), "half", float("nan")])
 async def test_progress_that_cannot_be_is_refused(reached: Any) -> None:
-    context = TaskContext.of_none("count", None)  # type: ignore[arg-type]
+    context = TaskContext.of_none("count", TaskHost())
     with pytest.raises(UsageError, match="a share from 0 to 1"):
         context.progress(reached)

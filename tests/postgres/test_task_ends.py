@@ -14,6 +14,10 @@ from pgrun import Discard, PostgresDb, Retry, RetryPolicy, Run, RunCancelled, Ru
 SOON = RetryPolicy(base_delay=0.01, max_attempts=3)
 
 
+class GreaterThanAnException(BaseException):
+    pass
+
+
 def raising(
     db: PostgresDb, errors: Iterable[BaseException], *, retry: RetryPolicy = SOON, is_async: bool = True
 ) -> Any:

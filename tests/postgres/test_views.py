@@ -15,7 +15,7 @@ from pgrun import PostgresDb
 
 COLUMNS = {
     "runs": "run_id kind name queue status session_id priority attempt max_attempts worker_id created_at due_at started_at "
-    "finished_at waited duration error held waits_for",
+    "finished_at waited duration error held waits_for progress",
     "queue_stats": "queue depth held scheduled oldest_due_age running finished_last_minute finished_last_hour error_rate paused "
     "waiting_for_people",
     "worker_status": "worker_id mode host pid version queues concurrency running state started_at heartbeat_at lease_until "

@@ -219,7 +219,7 @@ async def what_type_checkers_refuse(agent: Agent[City], db: PostgresDb) -> None:
     Agent(model="gpt-5-mini", warmth=1)  # type: ignore[call-overload]
     Agent("Cities", model="gpt-5-mini")  # type: ignore[call-overload]
     PostgresDb("embedded:", worker="sometimes")  # type: ignore[arg-type]
-    await db.await_runs(["r"], mode="some")  # type: ignore[arg-type]
+    await db.await_runs(["r"], mode="some")  # type: ignore[call-overload]
 
 
 def test_type_checkers_are_told_that_the_package_has_types() -> None:
