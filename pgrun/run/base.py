@@ -155,8 +155,6 @@ class RunOutput(BaseModel, Generic[T]):
     metrics: RunMetrics = Field(default_factory=RunMetrics)
     tools: list[ToolExecution] = Field(default_factory=list)
     """What it called, in the order in which the model asked for it."""
-    progress: Progress | None = None
-    """How far its task says that it has come."""
     requirements: list[RunRequirement] = Field(default_factory=list)
     """What it has waited for a person for, and waits for while it is paused; see `active_requirements`."""
     messages: list[dict[str, Any]] = Field(default_factory=list)
@@ -165,6 +163,8 @@ class RunOutput(BaseModel, Generic[T]):
     finished_at: datetime | None = None
     parent_run_id: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
+    progress: Progress | None = None
+    """How far its task says that it has come."""
 
     _handle: RunHandle | None = PrivateAttr(default=None)
 

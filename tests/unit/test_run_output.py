@@ -85,6 +85,7 @@ def test_it_has_the_fields_that_programs_rely_on() -> None:
             "finished_at",
             "parent_run_id",
             "metadata",
+            "progress",
         ),
     ]
     assert [*RunMetrics.model_fields] == [
