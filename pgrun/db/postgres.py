@@ -31,6 +31,7 @@ from pgrun.db.following import Following, Reader
 from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.pruning import Prunable, prune
 from pgrun.db.records import NewRun
+from pgrun.db.redriving import Failed, retry_failed
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
 from pgrun.db.verbs import Verbs
@@ -429,7 +430,48 @@ class PostgresDb:
         await connected.verbs.watch(run_id)
         return (connected.following or self._start_following(connected)).open(run_id, after)
 
-    async def aprune(self, older_than: float, *, status: str | None = None, queue: str | None = None) -> int:
+    async def aretry_runs(
+        self,
+        *,
+        queue: str | None = None,
+        name: str | None = None,
+        error_type: str | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Makes runs that ended in error due again with all their attempts, the oldest first; returns how many they were.
+
+        In short transactions. What fails again meanwhile is left alone. A task goes on after the steps that it has recorded.
+
+        Args:
+            queue: Only those of one queue.
+            name: Only those of one agent or task.
+            error_type: Only those with this error, as in the view `failures`.
+            since: Only those that ended within so many seconds.
+            limit: So many at most.
+
+        Raises:
+            UsageError: An argument cannot be.
+        """
+        which = Failed(queue=queue, name=name, error_type=error_type, since=since)
+        return await retry_failed((await self.connected()).verbs, which, limit=limit)
+
+    def retry_runs(
+        self,
+        *,
+        queue: str | None = None,
+        name: str | None = None,
+        error_type: str | None = None,
+        since: float | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """The same as `aretry_runs`, for code without an event loop."""
+        which = partial(self.aretry_runs, queue=queue, name=name, error_type=error_type)
+        return run_sync(partial(which, since=since, limit=limit))
+
+    async def aprune(
+        self, older_than: float, *, status: str | None = None, queue: str | None = None, name: str | None = None
+    ) -> int:
         """Deletes runs that ended more than `older_than` seconds ago, the oldest first, and returns how many they were.
 
         In short transactions with pauses between them, so that claims go on. Cancelled, it stops after a batch; what was
@@ -439,16 +481,19 @@ class PostgresDb:
             older_than: Seconds; 0 deletes everything that has ended, also what somebody may be about to read.
             status: Only ``"completed"``, ``"error"`` or ``"cancelled"`` ones.
             queue: Only those of one queue.
+            name: Only those of one agent or task.
 
         Raises:
             UsageError: An argument cannot be; nothing was deleted.
         """
-        which = Prunable(older_than=older_than, status=status, queue=queue)
+        which = Prunable(older_than=older_than, status=status, queue=queue, name=name)
         return await prune((await self.connected()).verbs, which)
 
-    def prune(self, older_than: float, *, status: str | None = None, queue: str | None = None) -> int:
+    def prune(
+        self, older_than: float, *, status: str | None = None, queue: str | None = None, name: str | None = None
+    ) -> int:
         """The same as `aprune`, for code without an event loop."""
-        return run_sync(partial(self.aprune, older_than, status=status, queue=queue))
+        return run_sync(partial(self.aprune, older_than, status=status, queue=queue, name=name))
 
     async def _wait(
         self, run_ids: list[str], timeout: float | None, *, first: bool, or_paused: bool = False, since: float = 0.0

@@ -510,16 +510,23 @@ class Verbs:
         )
 
     async def prune(
-        self, older_than: float, *, status: str | None, queue: str | None, after: datetime | None, batch: int
+        self,
+        older_than: float,
+        *,
+        status: str | None,
+        queue: str | None,
+        name: str | None,
+        after: datetime | None,
+        batch: int,
     ) -> tuple[int, datetime | None]:
-        """Deletes up to `batch` runs that ended more than `older_than` seconds ago; None for status and queue means any.
+        """Deletes up to `batch` runs that ended more than `older_than` seconds ago; None for status, queue and name means any.
 
         Returns how many were deleted, and the `after` of the next call; None when nothing is left.
         """
         row = await self._runtime.fetch_one(
             "prune_runs",
             {
-                **_prunable(older_than, status, queue),
+                **_prunable(older_than, status, queue, name),
                 "after": after and after.isoformat(),
                 "batch": batch,
             },
@@ -527,9 +534,11 @@ class Verbs:
         assert row is not None
         return row["deleted"], row["reached"]
 
-    async def count_prunable(self, older_than: float, *, status: str | None, queue: str | None) -> int:
+    async def count_prunable(
+        self, older_than: float, *, status: str | None, queue: str | None, name: str | None = None
+    ) -> int:
         """How many runs `prune` would delete with the same arguments, until nothing is left."""
-        row = await self._runtime.fetch_one("count_prunable", _prunable(older_than, status, queue))
+        row = await self._runtime.fetch_one("count_prunable", _prunable(older_than, status, queue, name))
         assert row is not None
         return int(row["prunable"])
 
@@ -600,8 +609,8 @@ def _failed(queue: str | None, name: str | None, error_type: str | None, since: 
     return {"queue": queue or "", "name": name or "", "error_type": error_type or "", "since": past}
 
 
-def _prunable(older_than: float, status: str | None, queue: str | None) -> dict[str, Any]:
-    return {"older_than": older_than, "status": status or "", "queue": queue or ""}
+def _prunable(older_than: float, status: str | None, queue: str | None, name: str | None) -> dict[str, Any]:
+    return {"older_than": older_than, "status": status or "", "queue": queue or "", "name": name or ""}
 
 
 def _json(value: Any) -> str:

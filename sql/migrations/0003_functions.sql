@@ -317,7 +317,8 @@ create function pgrun.prune(
     older_than interval default '7 days',
     status     text     default null,
     queue      text     default null,
-    max_rows   int      default 10000
+    max_rows   int      default 10000,
+    name       text     default null
 ) returns bigint language plpgsql as $$
 declare
     pruned bigint;
@@ -334,14 +335,15 @@ begin
              where o.finished_at <= now() - prune.older_than
                and (prune.status is null or o.status = prune.status)
                and (prune.queue is null or o.queue = prune.queue)
+               and (prune.name is null or o.name = prune.name)
              order by o.finished_at
              limit prune.max_rows
                for update skip locked));
     get diagnostics pruned = row_count;
     return pruned;
 end $$;
-comment on function pgrun.prune(interval, text, text, int) is
-    'Deletes runs that ended longer ago than older_than, the oldest first, at most max_rows in this transaction; null status or queue means any. Returns how many: call it again, or from cron, until it says 0.';
+comment on function pgrun.prune(interval, text, text, int, text) is
+    'Deletes runs that ended longer ago than older_than, the oldest first, at most max_rows in this transaction; null status, queue or name means any. Returns how many: call it again, or from cron, until it says 0.';
 
 create function pgrun.pause_queue(queue text, resume_at timestamptz default null) returns void language sql as $$
     insert into pgrun.queues as q (queue, paused_at, resume_at) values (pause_queue.queue, now(), pause_queue.resume_at)

@@ -147,7 +147,16 @@ class Someone:
         perform(self._conn, "open_sessions")
 
     def prune(self) -> None:
-        perform(self._conn, "prune_runs", older_than=0, status="", queue="", batch=self._random.randint(1, 4), after="")
+        perform(
+            self._conn,
+            "prune_runs",
+            older_than=0,
+            status="",
+            queue="",
+            name="",
+            batch=self._random.randint(1, 4),
+            after="",
+        )
 
     def pause(self) -> None:
         for row in self._claim():

@@ -96,7 +96,7 @@ def claim_params(slots: int, *, queues: list[str], yields: bool = False) -> dict
 
 def prune_params(*, batch: int, status: str = "", queue: str = "", after: str = "") -> dict[str, Any]:
     """What ended more than a day ago: more than nine tenths of the table."""
-    return {"older_than": 86_400.0, "status": status, "queue": queue, "batch": batch, "after": after}
+    return {"older_than": 86_400.0, "status": status, "queue": queue, "name": "", "batch": batch, "after": after}
 
 
 CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {

@@ -55,7 +55,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"yields": "false", "horizon": "10"},
     },
     "count_failed": {"queue": "", "name": "", "error_type": "LeaseLost", "since": "3600"},
-    "count_prunable": {"older_than": "0", "status": "cancelled", "queue": ""},
+    "count_prunable": {"older_than": "0", "status": "cancelled", "queue": "", "name": ""},
     "declare_agent": {
         "name": "Poet",
         "queue": "verse",
@@ -94,7 +94,9 @@ SAMPLES: dict[str, dict[str, str]] = {
     },
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
     "prune_events": {"older_than": "604800", "batch": "100"},
-    "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
+    "prune_runs": {
+        **{"older_than": "604800", "status": "error", "queue": "default", "name": "", "batch": "1000", "after": ""},
+    },
     "read_events": {"run_ids": f"{{{RUN},{OTHER}}}", "afters": "{0,7}", "page": "100"},
     "record_changes": {
         **{"run_id": RUN, "fence": "1", "number": "1", "kind": "state", "name": "session_state", "data": "{}"},
