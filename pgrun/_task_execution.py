@@ -67,6 +67,8 @@ class Execution:
 
     async def execute(self, data: str, context: TaskContext | None, middleware: Sequence[Middleware]) -> Any:
         """Calls it with stored arguments; else as `Task.execute`."""
+        if not middleware and self._timeout is None and not self._processes:
+            return await self._call(data, context)
         call: Proceed = partial(self._call, data, context)
         for each in reversed(middleware):
             assert context is not None

@@ -34,7 +34,7 @@ class RetryPolicy:
 
     errors: Mapping[type[BaseException], "RetryPolicy | None"] = field(default_factory=dict, hash=False)
     """Other rules for some exceptions and those derived from them, the closest counts: None for no retry at all, or a policy with
-    delays of its own and, if that is less, fewer attempts. Of tasks only, since a class cannot be stored."""
+    delays and `max_attempts` of its own, which may be fewer than the run has. Of tasks only, since a class cannot be stored."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 32767:

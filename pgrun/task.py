@@ -163,7 +163,7 @@ class Task(Generic[P, R]):
 
     @property
     def _middlewares(self) -> tuple[Middleware, ...]:
-        return (*self._db.middlewares, *self._middleware)
+        return self._db.middlewares + self._middleware
 
     async def execute(self, data: str, context: TaskContext | None = None) -> bytes:
         """Calls the function with stored arguments and returns its result, both as JSON; workers do that.

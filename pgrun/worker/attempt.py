@@ -338,7 +338,7 @@ def _error(claimed: Claimed, error: BaseException) -> dict[str, Any]:
         _log.exception("%r raised", claimed, exc_info=error)
     kind = "UnknownName" if isinstance(error, _UnknownHere) else type(error).__name__
     details = error.details if isinstance(error, AttemptError) else {}
-    if not is_foreseen or error.__cause__ is not None:
+    if not is_foreseen or (isinstance(error, Verdict) and error.__cause__ is not None):
         details = {**details, "traceback": traceback_of(error)}
     message = storable_text(_text(error)) or type(error).__name__
     return {"type": kind, "message": message, "attempt": claimed.attempt, **_storable(details)}

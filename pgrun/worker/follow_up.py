@@ -14,7 +14,7 @@ _LONGEST = 8000  # characters of a traceback, the last of it
 
 def delay_after(error: BaseException, policy: RetryPolicy, attempt: int, max_attempts: int) -> float | None:
     """Seconds until the next attempt; None if there is none: this was the last, or it cannot end better."""
-    rule, is_meant = policy.rule_for(error)
+    rule, is_meant = (policy, False) if isinstance(error, Retry) else policy.rule_for(error)
     if rule is None or isinstance(error, Discard) or not (is_meant or _may_help(error)):
         return None
     if attempt >= (min(max_attempts, rule.max_attempts) if is_meant else max_attempts):

@@ -12,6 +12,7 @@ import anyio.from_thread
 from pgrun.db.records import Claimed, TaskRun
 from pgrun.db.verbs import Verbs
 from pgrun.errors import LeaseLost
+from pgrun.run._storable import storable_text
 from pgrun.run.task_context import TaskContext
 from pgrun.run.task_host import Asleep, Begun, TaskHost, check_seconds
 from pgrun.worker.history import patiently
@@ -61,6 +62,8 @@ class _StoredHost(TaskHost):
         _in_loop(anyio.sleep, _unless_long(_in_loop(self._fall_asleep, seconds)))
 
     def note(self, progress: dict[str, Any]) -> None:
+        if "message" in progress:
+            progress = {**progress, "message": storable_text(progress["message"])}
         self._notes.note(self._claimed, progress)
 
     async def _fall_asleep(self, seconds: float) -> float:

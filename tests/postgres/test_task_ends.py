@@ -9,7 +9,19 @@ from support.database import Conn
 from support.rows import row_of
 from support.tables import one
 
-from pgrun import Discard, PostgresDb, Retry, RetryPolicy, Run, RunCancelled, RunFailed, Snooze, UsageError, Worker
+from pgrun import (
+    Discard,
+    PostgresDb,
+    Retry,
+    RetryPolicy,
+    Run,
+    RunCancelled,
+    RunFailed,
+    Snooze,
+    TaskContext,
+    UsageError,
+    Worker,
+)
 
 SOON = RetryPolicy(base_delay=0.01, max_attempts=3)
 
@@ -135,6 +147,25 @@ async def test_a_rule_may_have_retried_what_would_be_final(db: PostgresDb) -> No
     rules = RetryPolicy(max_attempts=2, base_delay=0, errors={UsageError: RetryPolicy(base_delay=0)})
     _, result = await ended(db, raising(db, [UsageError("perhaps")], retry=rules))
     assert result == 2
+
+
+async def test_who_asks_for_another_attempt_gets_it_whatever_the_rules_say(db: PostgresDb) -> None:
+    strict = RetryPolicy(max_attempts=2, base_delay=0, errors={Exception: None})
+    assert (await ended(db, raising(db, [Retry()], retry=strict)))[1] == 2
+
+
+async def test_why_a_task_asked_for_another_attempt_is_in_its_history(db: PostgresDb, conn: Conn) -> None:
+    @db.task(retry=SOON)
+    async def work(ctx: TaskContext) -> None:
+        try:
+            await ctx.step("look", {}.__getitem__, "seven")
+        except KeyError as error:
+            if ctx.attempt == 1:
+                raise Retry("not there yet", after=0) from error
+
+    async with Worker(db):
+        await (await work.asubmit()).aresult(timeout=10)
+    assert "KeyError: 'seven'" in one(conn, "select traceback from pgrun.attempts")
 
 
 @pytest.mark.parametrize("rules", [{"ValueError": None}, {int: None}, {ValueError: 3}])
