@@ -69,7 +69,7 @@ class Settings:
     def retentions(self) -> dict[str | None, float]:
         """The retention of each status that has one; under None that of all of them."""
         if isinstance(self.retention, Mapping):
-            return {**self.retention}
+            return {status: kept for status, kept in self.retention.items()}
         return {} if self.retention is None else {None: self.retention}
 
     def __post_init__(self) -> None:

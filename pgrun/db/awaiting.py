@@ -22,10 +22,10 @@ class Awaited:
         self.run_ids: list[str] = []
         self._handles: dict[str, RunHandle | None] = {}
         for run in runs:
-            is_known = isinstance(run, Run | RunOutput)
-            run_id = check_run_id(run.run_id if is_known else run)
+            known = run if isinstance(run, Run | RunOutput) else None
+            run_id = check_run_id(known.run_id if known else run)
             self.run_ids.append(run_id)
-            self._handles[run_id] = (run._handle if is_known else None) or self._handles.get(run_id)
+            self._handles[run_id] = (known._handle if known else None) or self._handles.get(run_id)
 
     def read(self, row: Row) -> RunOutput[Any]:
         """A run as its handle reads it; with nothing but its id the content is as stored."""

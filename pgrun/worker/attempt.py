@@ -124,8 +124,8 @@ class Attempt:
         except (Exception, SystemExit) as error:
             return self._after(error)
         except BaseExceptionGroup as group:  # of a task group in a task
-            if (asleep := find(group, Asleep)) is not None:
-                return Leave(asleep.seconds)
+            if (sleeper := find(group, Asleep)) is not None:
+                return Leave(sleeper.seconds)
             if _is_stopped() or find(group, KeyboardInterrupt):
                 raise
             return self._after(group)

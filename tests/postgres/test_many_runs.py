@@ -121,7 +121,8 @@ async def test_as_completed_gives_up_in_time_and_says_who_is_late(db: PostgresDb
     assert (await anext(outputs)).content == Receipt(1)
     with pytest.raises(WaitTimeout, match=runs[0].run_id):
         await anext(outputs)
-    assert [run.content async for run in db.as_completed([])] == []
+    nobody: list[str] = []
+    assert [run.content async for run in db.as_completed(nobody)] == []
 
 
 async def test_as_completed_of_what_does_not_exist_says_so(db: PostgresDb, buy: Task[[int], Receipt]) -> None:
@@ -129,9 +130,10 @@ async def test_as_completed_of_what_does_not_exist_says_so(db: PostgresDb, buy: 
     with pytest.raises(RunNotFound):
         async for _ in db.as_completed([run, str(uuid4())], timeout=10):
             pass
-    for wrong in (7, "x"):
+    wrong: list[Any] = [7, "x"]
+    for each in wrong:
         with pytest.raises(UsageError):
-            db.as_completed([wrong])  # type: ignore[list-item]
+            db.as_completed([each])
 
 
 async def test_whoever_leaves_early_leaves_nothing_behind(db: PostgresDb, buy: Task[[int], Receipt]) -> None:

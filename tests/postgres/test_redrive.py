@@ -41,7 +41,7 @@ async def test_filters_say_which(db: PostgresDb, conn: Conn, fail: Any) -> None:
     fail(name="other", queue="slow")
     fail(name="mail", queue="slow", error='{"type": "ValueError"}')
     fail(5, name="mail", queue="slow")
-    which = {"queue": "slow", "name": "mail", "error_type": "KeyError", "since": 3600.0}
+    which: dict[str, Any] = {"queue": "slow", "name": "mail", "error_type": "KeyError", "since": 3600.0}
     verbs = (await db.connected()).verbs
     assert await verbs.count_failed(**which) == 2
     assert await db.aretry_runs(**which) == 2
@@ -132,9 +132,10 @@ async def test_many_who_do_it_at_once_share_the_runs(conn: Conn, dsn: str, fail:
 
 
 def test_a_filter_that_cannot_be_is_refused() -> None:
-    for wrong in ({"queue": ""}, {"name": 7}, {"error_type": ""}, {"since": -1}):
+    wrong: list[dict[str, Any]] = [{"queue": ""}, {"name": 7}, {"error_type": ""}, {"since": -1}]
+    for each in wrong:
         with pytest.raises(UsageError):
-            redriving.Failed(**wrong)  # type: ignore[arg-type]
+            redriving.Failed(**each)
 
 
 async def test_a_limit_that_cannot_be_is_refused(db: PostgresDb, conn: Conn) -> None:
