@@ -68,9 +68,12 @@ class Settings:
     @property
     def retentions(self) -> dict[str | None, float]:
         """The retention of each status that has one; under None that of all of them."""
+        found: dict[str | None, float] = {}
         if isinstance(self.retention, Mapping):
-            return {status: kept for status, kept in self.retention.items()}
-        return {} if self.retention is None else {None: self.retention}
+            found.update(self.retention.items())
+        elif self.retention is not None:
+            found[None] = self.retention
+        return found
 
     def __post_init__(self) -> None:
         statuses = {status for status in self.retentions if status is not None}
