@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pgrun.db.postgres import PostgresDb as PostgresDb
     from pgrun.errors import AnswerQueued as AnswerQueued
     from pgrun.errors import AttemptError as AttemptError
+    from pgrun.errors import AttemptTimeout as AttemptTimeout
     from pgrun.errors import BudgetExceeded as BudgetExceeded
     from pgrun.errors import ContentFiltered as ContentFiltered
     from pgrun.errors import DatabaseError as DatabaseError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from pgrun.errors import RunNotFound as RunNotFound
     from pgrun.errors import SchemaMismatch as SchemaMismatch
     from pgrun.errors import SessionBusy as SessionBusy
-    from pgrun.errors import TaskTimeout as TaskTimeout
     from pgrun.errors import ToolFailed as ToolFailed
     from pgrun.errors import TurnLimitExceeded as TurnLimitExceeded
     from pgrun.errors import UsageError as UsageError
@@ -71,6 +71,7 @@ __all__ = [
     "Agent",
     "AnswerQueued",
     "AttemptError",
+    "AttemptTimeout",
     "BudgetExceeded",
     "ContentFiltered",
     "DatabaseError",
@@ -114,7 +115,6 @@ __all__ = [
     "SyncTaskContext",
     "Task",
     "TaskContext",
-    "TaskTimeout",
     "Tool",
     "ToolExecution",
     "ToolFailed",

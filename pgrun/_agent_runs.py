@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from pgrun import _hosting
+from pgrun.db.awaiting import look_at
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import NewRun
 from pgrun.run.base import RunOutput, output_from_row, result_of
@@ -28,7 +29,7 @@ class Handle:
         return self.read(await self._db.wait_for(run_id, timeout, since=self._since))
 
     async def look(self, run_id: str) -> RunOutput[Any]:
-        return self.read(await self._db.look(run_id))
+        return self.read(await look_at((await self._db.connected()).verbs, run_id))
 
     async def cancel(self, run_id: str) -> bool:
         cancelled = await _hosting.cancel_run(run_id)  # which has providers stop, too

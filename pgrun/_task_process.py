@@ -13,7 +13,6 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-import anyio
 import anyio.to_process
 from pydantic_core import from_json
 
@@ -30,15 +29,10 @@ def check_reachable(name: str, function: Callable[..., Any]) -> None:
 async def call_in_process(name: str, function: Callable[..., Any], data: str) -> Any:
     """Calls a plain function with stored arguments (JSON) in another process; returns its result as JSON data.
 
-    Cancelled, the process is killed. The caller has a place among `places`.
+    At most one process per processor computes, what comes then waits. Cancelled, the process is killed.
     """
-    where, only = (function.__module__, function.__qualname__), anyio.CapacityLimiter(1)
-    return from_json(await anyio.to_process.run_sync(_execute, name, *where, data, cancellable=True, limiter=only))
-
-
-def places() -> anyio.CapacityLimiter:
-    """As many as there are processors: functions that compute get no faster by being more."""
-    return anyio.to_process.current_default_process_limiter()
+    where = function.__module__, function.__qualname__
+    return from_json(await anyio.to_process.run_sync(_execute, name, *where, data, cancellable=True))
 
 
 def _execute(name: str, module: str, qualname: str, data: str) -> bytes:

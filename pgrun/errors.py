@@ -15,6 +15,7 @@
     │   ├── RunCancelled              it ended in `cancelled`
     │   └── WaitTimeout               it did not end in time (also a TimeoutError)
     └── AttemptError                  how one attempt ended; the worker decides what follows
+        ├── AttemptTimeout            retried: the attempt took longer than its `timeout`
         ├── ModelUnavailable          retried: 408, 409, 429, 5xx, connection lost, time-out
         ├── QuotaExceeded             postponed without using an attempt: no credit left, or the key is not accepted
         ├── AnswerQueued              looked for again later without using an attempt: the provider has not begun with it
@@ -27,7 +28,6 @@
         ├── ToolFailed                permanent: a tool said that the run cannot go on
         ├── HookFailed                permanent: a hook raised
         ├── TurnLimitExceeded         permanent: the model came to no end
-        ├── TaskTimeout               retried: a task took longer than it may
         ├── BudgetExceeded
         └── LeaseLost                 another worker has taken over; nothing is written
 
@@ -134,6 +134,10 @@ class AttemptError(PgrunError):
         self.answer: Literal["none", "unknown", "pending"] = "none"
 
 
+class AttemptTimeout(AttemptError):
+    """The attempt took longer than the `timeout` of its run or task, and was stopped."""
+
+
 class ModelUnavailable(AttemptError):
     """The provider could not answer now; trying again later is right.
 
@@ -192,10 +196,6 @@ class HookFailed(AttemptError):
 
 class TurnLimitExceeded(AttemptError):
     """The run used all turns it was given without coming to an end."""
-
-
-class TaskTimeout(AttemptError):
-    """A task took longer than its `timeout`; another attempt follows, if there is one left."""
 
 
 class BudgetExceeded(AttemptError):

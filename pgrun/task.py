@@ -7,9 +7,11 @@ from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
 from pgrun._context import in_own_context
+from pgrun._durations import is_duration
 from pgrun._ids import new_run_id, new_run_ids
 from pgrun._sync import run_sync
 from pgrun._task_execution import Execution
+from pgrun.db.awaiting import look_at
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import NewRun
 from pgrun.errors import UsageError
@@ -38,10 +40,11 @@ class Task(Generic[P, R]):
         name: By which workers and SQL know it. Default: the function's.
         queue: The queue of its runs.
         retry: When failed attempts are repeated.
-        max_attempts: The same as in `retry`, over it.
-        timeout: Seconds that an attempt may take. Then an async function is cancelled, and a process killed; a plain function
-            in a thread is only told so, see `SyncTaskContext.cancelled`. None: as long as it takes.
-        processes: Call it in a process of its own, for functions that compute; a plain function at the top of a module.
+        max_attempts: The same in short: how many there are.
+        timeout: Seconds that an attempt may take. A plain function cannot be stopped: its thread goes on, and what comes of it is
+            not wanted any more; see `SyncTaskContext.cancelled`, and `processes`.
+        processes: Call it in a process of its own, which is killed when it is to stop: for a plain function at the top of a
+            module. At most one process per processor computes; to wait for one is part of an attempt.
         middleware: Around each execution, inside of what the database has for all of its tasks; see `PostgresDb.middleware`.
 
     Raises:
@@ -65,9 +68,8 @@ class Task(Generic[P, R]):
             raise UsageError(f"@db.task goes before a function, not {function!r}")
         self.name = check_name("task name", name or getattr(function, "__name__", ""))
         self.queue = check_name("task queue", queue)
-        self.retry = retry or RetryPolicy()
-        if max_attempts is not None:
-            self.retry = replace(self.retry, max_attempts=max_attempts)
+        self.retry = _retry(retry, max_attempts)
+        self.timeout = None if timeout is None else _check_timeout(timeout)
         self.function: Callable[..., Any] = function
         self._context = context_parameter(self.name, function)
         self.arguments = Arguments(self.name, function, without=self._context)
@@ -78,7 +80,6 @@ class Task(Generic[P, R]):
             self.arguments,
             self.result,
             context=self._context,
-            timeout=timeout,
             processes=processes,
         )
         self._middleware = tuple(middleware)
@@ -165,23 +166,23 @@ class Task(Generic[P, R]):
     def _middlewares(self) -> tuple[Middleware, ...]:
         return self._db.middlewares + self._middleware
 
-    async def execute(self, data: str, context: TaskContext | None = None) -> bytes:
+    async def execute(self, data: str, context: TaskContext | None = None, *, may_leave: bool = False) -> bytes:
         """Calls the function with stored arguments and returns its result, both as JSON; workers do that.
 
         Args:
             data: The arguments.
             context: Of the run; needed if `needs_context`.
+            may_leave: A cancellation does not wait for the thread of a plain function.
 
         Raises:
             UsageError: The arguments do not fit the function.
             OutputInvalid: The result does not fit its annotation.
-            TaskTimeout: It took too long.
         """
         if context is None and self.needs_context:
             context = TaskContext.of_none(self.name, TaskHost())
         # Runs share tasks; what one sets in its context is no concern of the next.
-        value = await in_own_context(self._execution.execute(data, context, self._middlewares))
-        return self.result.dump(value)
+        call = self._execution.execute(data, context, self._middlewares, may_leave=may_leave)
+        return self.result.dump(await in_own_context(call))
 
     def _choose(self, options: RunOptions) -> NewRun:
         """What the runs have in common; the run_id is empty unless it was chosen."""
@@ -190,6 +191,20 @@ class Task(Generic[P, R]):
             raise UsageError(f"multitask={choices.multitask!r} needs session_id=, the session that may be busy")
         like = NewRun(**vars(choices), kind="task", name=self.name, input=b"{}")
         return like if options.get("run_id") else like._replace(run_id="")
+
+
+def _retry(policy: RetryPolicy | None, max_attempts: int | None) -> RetryPolicy:
+    if max_attempts is None:
+        return policy or RetryPolicy()
+    if policy is not None:
+        raise UsageError("retry= says all of it; leave max_attempts= out")
+    return replace(RetryPolicy(), max_attempts=max_attempts)
+
+
+def _check_timeout(timeout: float) -> float:
+    if not (is_duration(timeout) and timeout > 0):
+        raise UsageError(f"task timeout={timeout!r}: seconds, more than 0")
+    return timeout
 
 
 class _Handle:
@@ -204,7 +219,7 @@ class _Handle:
         return self.read(await self._db.wait_for(run_id, timeout, since=self._since))
 
     async def look(self, run_id: str) -> RunOutput[Any]:
-        return self.read(await self._db.look(run_id))
+        return self.read(await look_at((await self._db.connected()).verbs, run_id))
 
     async def cancel(self, run_id: str) -> bool:
         return await self._db.acancel_run(run_id)

@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 from pgrun._ids import check_run_id
 from pgrun._sync import iterate_sync
 from pgrun.db._connection import Row
+from pgrun.db.verbs import Verbs
+from pgrun.db.waiting import not_found
 from pgrun.run.base import Run, RunHandle, RunOutput, output_from_row
 
 T = TypeVar("T")
@@ -31,6 +33,18 @@ class Awaited:
         """A run as its handle reads it; with nothing but its id the content is as stored."""
         handle = self._handles[str(row["run_id"])]
         return output_from_row(row, row["output"], None) if handle is None else handle.read(row)
+
+
+async def look_at(verbs: Verbs, run_id: str) -> Row:
+    """The row of a run as it stands.
+
+    Raises:
+        RunNotFound: There is no such run.
+    """
+    row = await verbs.get(run_id)
+    if row is None:
+        raise not_found(run_id)
+    return row
 
 
 class Completions(Generic[T]):

@@ -211,8 +211,8 @@ class PostgresDb:
             name: By which workers and SQL know it. Default: the function's.
             queue: The queue of its runs.
             retry: When failed attempts are repeated.
-            max_attempts: The same as in `retry`, over it.
-            timeout: Seconds that an attempt may take, see `Task`.
+            max_attempts: How many attempts its runs have, in short for a retry policy.
+            timeout: Seconds that an attempt may take, then it has failed; see `Task`.
             processes: Call the function in a process of its own.
             middleware: Around each execution, see `middleware`.
 
@@ -406,17 +406,6 @@ class PostgresDb:
     def cancel_run(self, run_id: str) -> bool:
         """The same as `acancel_run`, for code without an event loop."""
         return run_sync(self.acancel_run, run_id)
-
-    async def look(self, run_id: str) -> Row:
-        """The row of a run as it stands.
-
-        Raises:
-            RunNotFound: There is no such run.
-        """
-        row = await (await self.connected()).verbs.get(run_id)
-        if row is None:
-            raise not_found(run_id)
-        return row
 
     async def open_stream(self, run_id: str, after: int) -> Reader:
         """A reader of the events of a run that come after one; from now on the run tells what happens to it.

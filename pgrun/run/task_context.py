@@ -152,7 +152,7 @@ class SyncTaskContext(_Context):
     def cancelled(self) -> bool:
         """Whether the run is to stop: it was cancelled, has taken too long, or belongs to another worker.
 
-        Nothing can stop a thread from outside; what a function returns all the same counts.
+        Nothing can stop a thread from outside; what a function returns all the same counts, unless its time was up.
         """
         try:
             self.raise_if_cancelled()

@@ -41,6 +41,7 @@ from pgrun.worker.decision import Decision, Leave, Park, Pause, Release, Retry
 from pgrun.worker.follow_up import delay_after, find, traceback_of
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
+from pgrun.worker.limits import Limits
 from pgrun.worker.progress import ProgressNotes
 from pgrun.worker.state import begin_state, told_to
 from pgrun.worker.task_run import open_context
@@ -103,7 +104,8 @@ class Attempt:
         claimed = self._claimed
         try:
             work = self._work = self._task_work() if claimed.kind == "task" else await self._agent_work()
-            content, content_type = await work.execute()
+            limits = Limits.of(work.timeout)
+            content, content_type = await (work.execute() if limits is None else limits.hold(work.execute_or_leave))
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
         except Asleep as asleep:
@@ -212,9 +214,14 @@ class _TaskWork:
         self._task = task
         self._claimed = claimed
         self.policy = task.retry
+        self.timeout = task.timeout
 
     async def execute(self) -> tuple[bytes, None]:
         return await self._task.execute(self._claimed.input), None
+
+    async def execute_or_leave(self) -> tuple[bytes, None]:
+        """The same; a cancellation leaves the thread of a plain function to itself, for nothing can stop that."""
+        return await self._task.execute(self._claimed.input, may_leave=True), None
 
 
 class _TaskWorkInContext(_TaskWork):
@@ -226,15 +233,23 @@ class _TaskWorkInContext(_TaskWork):
         self._notes = notes
 
     async def execute(self) -> tuple[bytes, None]:
+        return await self._execute(may_leave=False)
+
+    async def execute_or_leave(self) -> tuple[bytes, None]:
+        return await self._execute(may_leave=True)
+
+    async def _execute(self, *, may_leave: bool) -> tuple[bytes, None]:
         context = await open_context(self._verbs, self._claimed, self._notes)
         try:
-            return await self._task.execute(self._claimed.input, context), None
+            return await self._task.execute(self._claimed.input, context, may_leave=may_leave), None
         finally:
             await self._notes.settle(self._claimed)
 
 
 class _AgentWork:
     """Turns with a model."""
+
+    timeout = None
 
     def __init__(
         self,
@@ -285,6 +300,9 @@ class _AgentWork:
     def last_answer(self) -> dict[str, Any] | None:
         step = self._execution.last_step()
         return vars(step) if step else None
+
+    async def execute_or_leave(self) -> tuple[Any, str]:
+        return await self.execute()
 
     async def execute(self) -> tuple[Any, str]:
         return await self._execution.take(), self._output.name if self._output else "str"

@@ -3,7 +3,7 @@
 import traceback
 from typing import TypeVar
 
-from pgrun.errors import AttemptError, ModelUnavailable, TaskTimeout, UsageError
+from pgrun.errors import AttemptError, AttemptTimeout, ModelUnavailable, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.verdict import Discard, Retry
 
@@ -44,4 +44,4 @@ def traceback_of(error: BaseException) -> str:
 
 def _may_help(error: BaseException) -> bool:
     """Whether another attempt may end better: somebody says so, or something nobody foresaw went wrong."""
-    return isinstance(error, ModelUnavailable | TaskTimeout) or not isinstance(error, AttemptError | UsageError)
+    return isinstance(error, ModelUnavailable | AttemptTimeout) or not isinstance(error, AttemptError | UsageError)

@@ -327,7 +327,7 @@ begin
     insert into pgrun.attempts (run_id, fence, attempt, worker_id, started_at, duration, outcome, error_type, message, traceback,
                                 retry_delay)
     values (old.run_id, old.fence, old.attempt, old.worker_id, old.started_at, extract(epoch from now() - old.started_at)::float8,
-            case new.error ->> 'type' when 'LeaseLost' then 'lost' when 'TaskTimeout' then 'timed_out' else 'failed' end,
+            case new.error ->> 'type' when 'LeaseLost' then 'lost' when 'AttemptTimeout' then 'timed_out' else 'failed' end,
             new.error ->> 'type', new.error ->> 'message', new.error ->> 'traceback',
             case new.status when 'pending' then greatest(extract(epoch from new.due_at - now())::float8, 0) end)
     on conflict (run_id, fence) do nothing;
