@@ -251,10 +251,11 @@ class Verbs:
         """What went wrong with a run, the oldest first; see `get_attempts.sql`."""
         return await self._runtime.fetch("get_attempts", {"run_id": run_id})
 
-    async def write_progress(self, progress: Mapping[tuple[str, int], Mapping[str, Any]]) -> None:
-        """Notes how far runs have come, by run_id and fence, 200 at most; stale ones are left as they are."""
+    async def write_progress(self, progress: Mapping[tuple[str, int], Mapping[str, Any]]) -> set[str]:
+        """Notes how far runs have come, by run_id and fence, 200 at most; returns the ids of those that are noted."""
         runs = {run_id: {"fence": fence, "progress": said} for (run_id, fence), said in progress.items()}
-        await self._runtime.fetch_tuples("write_progress", {"progress": _json(runs)})
+        noted = await self._runtime.fetch_tuples("write_progress", {"progress": _json(runs)})
+        return {run_id for (run_id,) in noted}
 
     async def release_unheard(self, ending: Ending) -> str | None:
         """Gives back a run that must not end before it has heard what was said to it; its status, None if it is not so."""

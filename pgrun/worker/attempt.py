@@ -240,6 +240,7 @@ class _TaskWorkInContext(_TaskWork):
 
     async def _execute(self, *, may_leave: bool) -> tuple[bytes, None]:
         context = await open_context(self._verbs, self._claimed, self._notes)
+        self._notes.open(self._claimed)
         try:
             return await self._task.execute(self._claimed.input, context, may_leave=may_leave), None
         finally:

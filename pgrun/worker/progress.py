@@ -4,7 +4,7 @@ It is news and nothing more: what cannot be written is left out, and nobody wait
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import anyio
@@ -18,6 +18,13 @@ _log = logging.getLogger("pgrun.worker")
 _EVERY = 0.5  # seconds between writes
 _RUNS = 200  # per statement, which is what fits into a notification
 _PATIENCE = 1.0  # seconds for which the end of a run waits
+_TRIES = 3  # before it does not
+_LOCKED = 0.02  # seconds between them
+
+Key = tuple[str, int]
+"""Of an attempt: run_id and fence."""
+
+Notes = dict[Key, dict[str, Any]]
 
 CallSoon = Callable[[Callable[[], object]], object]
 """Calls a function in the event loop; may be called in any thread."""
@@ -34,9 +41,14 @@ class ProgressNotes:
     def __init__(self, verbs: Verbs, call_soon: CallSoon) -> None:
         self._verbs = verbs
         self._call_soon = call_soon
-        self._said: dict[tuple[str, int], dict[str, Any]] = {}  # by run_id and fence
+        self._open = set[Key]()
+        self._said: Notes = {}
         self._arrived = anyio.Event()
         self._is_waiting = False
+
+    def open(self, claimed: Claimed) -> None:
+        """From now on the run may say something, until it is settled."""
+        self._open.add((claimed.run_id, claimed.fence))
 
     def note(self, claimed: Claimed, progress: dict[str, Any]) -> None:
         """Takes what a run says; returns at once, in any thread."""
@@ -49,9 +61,13 @@ class ProgressNotes:
     async def settle(self, claimed: Claimed) -> None:
         """Writes what a run has said last, before its attempt ends; not for long if that cannot be done."""
         key = (claimed.run_id, claimed.fence)
+        self._open.discard(key)
         if said := self._said.pop(key, None):
             with anyio.move_on_after(_PATIENCE, shield=True):
-                await self._write({key: said})
+                for _ in range(_TRIES):
+                    if not await self._write({key: said}):
+                        break
+                    await anyio.sleep(_LOCKED)
 
     async def write_forever(self) -> None:
         """Writes until it is cancelled."""
@@ -61,12 +77,17 @@ class ProgressNotes:
             if not self._said:
                 await self._arrived.wait()
             self._is_waiting = False
-            keys = [*self._said][:_RUNS]
-            await self._write({key: self._said.pop(key) for key in keys})
+            taken = {key: self._said.pop(key) for key in [*self._said][:_RUNS]}
+            for key in await self._write(taken):
+                if key in self._open:
+                    self._said.setdefault(key, taken[key])
             await anyio.sleep(_EVERY)
 
-    async def _write(self, progress: dict[tuple[str, int], dict[str, Any]]) -> None:
+    async def _write(self, progress: Notes) -> Collection[Key]:
+        """Those that were not written: stale, or somebody else has locked their row just now."""
         try:
-            await self._verbs.write_progress(progress)
+            noted = await self._verbs.write_progress(progress)
         except PgrunError as error:
             _log.warning("the progress of %s runs is not written: %s", len(progress), error)
+            return ()
+        return [key for key in progress if key[0] not in noted]

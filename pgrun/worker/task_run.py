@@ -73,7 +73,7 @@ class _StoredHost(TaskHost):
             return max(float(begun.recorded["remaining"]) - passed, 0.0)
         seconds = check_seconds(seconds)
         record = partial(self._verbs.record_sleep, claimed, number=begun.number, name=begun.name, seconds=seconds)
-        return await self._record("sleep", record)
+        return max(await self._record("sleep", record), 0.0)  # of a repeat it may be over
 
     async def _record(self, what: str, write: Callable[[], Awaitable[T | None]]) -> T:
         written = await patiently(self._claimed, what, write)

@@ -1,8 +1,9 @@
 -- Notes how far runs have come that a worker holds, and tells those who read along; for at most 200 runs (8000 bytes of ids).
 --
 -- :progress is one JSON object, {run_id: {"fence": …, "progress": {…}}}. Fenced like finish: what belongs to somebody else, or has
--- ended, is left as it is. A row that somebody has locked, perhaps a person in a long transaction, is skipped: the next one comes soon.
--- Written again after a lost connection it may be told twice, which changes nothing.
+-- ended, is left as it is. A row that somebody has locked, perhaps a person in a long transaction, is skipped, so that the other runs
+-- need not wait. Written again after a lost connection it may be told twice, which changes nothing. Returns the runs whose progress
+-- is noted.
 with given as materialized (
     select :'progress'::jsonb as runs),
 held as materialized (

@@ -24,6 +24,7 @@ from pgrun import (
     Worker,
 )
 from pgrun.run.task_host import TaskHost
+from pgrun.worker import progress as progress_notes
 from pgrun.worker import task_run
 
 SOON = RetryPolicy(base_delay=0.01, max_attempts=3)
@@ -352,6 +353,32 @@ async def test_progress_is_an_event_for_those_who_read(db: PostgresDb) -> None:
             if event.kind == "progress":
                 go.set()
     assert seen == [("started", None), ("progress", "half"), ("completed", None)]
+
+
+async def test_progress_comes_through_when_a_lock_on_the_row_is_gone(
+    db: PostgresDb, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_notes, "_EVERY", 0.01)
+    said, go = anyio.Event(), anyio.Event()
+
+    @db.task
+    async def count(ctx: TaskContext) -> None:
+        await said.wait()
+        ctx.progress(0.5, "half\0")
+        await go.wait()
+
+    async with Worker(db):
+        run = await count.asubmit()
+        await until_all(conn, "running", [run.run_id])
+        with conn.transaction():
+            conn.execute("select from pgrun.jobs for update")
+            said.set()
+            await anyio.sleep(0.05)
+            assert row_of(conn, run.run_id)["progress"] is None
+        await until(lambda: row_of(conn, run.run_id)["progress"])
+        go.set()
+        await run.aresult(timeout=10)
+    assert row_of(conn, run.run_id)["progress"]["message"] == "half\ufffd"
 
 
 @pytest.mark.parametrize("stops", ["returns", "raises"])
