@@ -1,7 +1,7 @@
 """How the function of a task is called: async here, plain in a thread or a process; inside of its middleware."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
@@ -58,22 +58,26 @@ class Execution:
         assert context is not None
         return {self._context: context if self._is_async else context.for_thread()}
 
-    async def execute(
+    def begin(
         self, data: str, context: TaskContext | None, middleware: Sequence[Middleware], *, may_leave: bool
-    ) -> Any:
-        """Calls it with stored arguments; else as `Task.execute`."""
-        call: Proceed = partial(self._call, data, context, may_leave)
+    ) -> Coroutine[Any, Any, Any]:
+        """A call with stored arguments, to be awaited; else as `Task.execute`."""
+        if self._is_async:
+            call: Proceed = partial(self._function, **self._arguments.load(data), **self.given(context))
+        elif self._processes:
+            call = partial(self._call_in_process, data)
+        else:
+            kwargs = self._arguments.load(data) | self.given(context)
+            call = partial(self._call_in_thread, kwargs, may_leave=may_leave)
         for each in reversed(middleware):
             assert context is not None
             call = partial(each, context, call)
-        return await call()
+        return call()
 
-    async def _call(self, data: str, context: TaskContext | None, may_leave: bool) -> Any:
-        kwargs = self._arguments.load(data) | self.given(context)
-        if self._is_async:
-            return await self._function(**kwargs)
-        if self._processes:
-            return self._result.load(await call_in_process(self._name, self._function, data))
+    async def _call_in_process(self, data: str) -> Any:
+        return self._result.load(await call_in_process(self._name, self._function, data))
+
+    async def _call_in_thread(self, kwargs: dict[str, Any], *, may_leave: bool) -> Any:
         # No limit of its own, anyio's is 40 for all: the slots of the worker are one.
         call, limiter = partial(self._function, **kwargs), anyio.CapacityLimiter(1)
         value = await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=may_leave)

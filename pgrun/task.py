@@ -160,11 +160,7 @@ class Task(Generic[P, R]):
     @property
     def needs_context(self) -> bool:
         """Whether `execute` needs the context of the run: the function asks for it, or middleware."""
-        return self._context is not None or bool(self._middlewares)
-
-    @property
-    def _middlewares(self) -> tuple[Middleware, ...]:
-        return self._db.middlewares + self._middleware
+        return self._context is not None or bool(self._middleware or self._db.middlewares)
 
     async def execute(self, data: str, context: TaskContext | None = None, *, may_leave: bool = False) -> bytes:
         """Calls the function with stored arguments and returns its result, both as JSON; workers do that.
@@ -180,8 +176,8 @@ class Task(Generic[P, R]):
         """
         if context is None and self.needs_context:
             context = TaskContext.of_none(self.name, TaskHost())
+        call = self._execution.begin(data, context, self._db.middlewares + self._middleware, may_leave=may_leave)
         # Runs share tasks; what one sets in its context is no concern of the next.
-        call = self._execution.execute(data, context, self._middlewares, may_leave=may_leave)
         return self.result.dump(await in_own_context(call))
 
     def _choose(self, options: RunOptions) -> NewRun:

@@ -4,7 +4,7 @@ A task asks for it with a parameter. It hands everything on to a host: the worke
 task that is called without a run keeps nothing.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, Protocol, TypeVar, overload
 
@@ -168,8 +168,8 @@ class SyncTaskContext(_Context):
             return
 
 
-Proceed = Callable[[], Awaitable[Any]]
+Proceed = Callable[[], Coroutine[Any, Any, Any]]
 """Goes on with the next middleware, and in the end with the task; returns what it returned."""
 
-Middleware = Callable[[TaskContext, Proceed], Awaitable[Any]]
+Middleware = Callable[[TaskContext, Proceed], Coroutine[Any, Any, Any]]
 """Around each execution of a task: ``async def log(ctx, call_next): … result = await call_next() … return result``."""

@@ -3,7 +3,7 @@
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from pgrun import (
 )
 
 SOON = RetryPolicy(base_delay=0.01, max_attempts=2)
-Next = Callable[[], Awaitable[Any]]
+Next = Callable[[], Coroutine[Any, Any, Any]]
 
 
 async def test_a_function_in_a_process_gives_its_result_and_its_errors(db: PostgresDb, conn: Conn) -> None:

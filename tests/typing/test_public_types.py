@@ -1,6 +1,6 @@
 """What type checkers know of the public API: mypy checks this file, nothing in it is executed but the last test."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypedDict, assert_type
@@ -218,7 +218,7 @@ async def tasks_that_ask_for_their_context(db: PostgresDb) -> None:
     RetryPolicy(errors={ValueError: None, KeyError: RetryPolicy(base_delay=5)})
 
 
-async def around(ctx: TaskContext, call_next: Callable[[], Awaitable[Any]]) -> Any:
+async def around(ctx: TaskContext, call_next: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
     return await call_next()
 
 
