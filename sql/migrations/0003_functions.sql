@@ -148,7 +148,7 @@ begin
     return job.status;
 end $$;
 comment on function pgrun.retry(uuid) is
-    'Makes a failed or cancelled run due again with all its attempts, and with it those that it had started; a pending one that waits for its next attempt becomes due now. Fails for runs that run or have completed.';
+    'Makes a failed or cancelled run due again with all its attempts, and with it those that it had started: an agent begins anew, a task goes on after the steps that it has recorded; a pending one that waits for its next attempt becomes due now. Fails for runs that run or have completed.';
 
 -- For what failed of one cause, which has been seen to. Each call is a transaction of its own, and what it makes due does not come
 -- again in the next, because it ends later than `until`, if it should fail once more. Sessions are locked in one order, so that two
