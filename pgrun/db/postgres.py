@@ -4,11 +4,10 @@ It may be created anywhere, also at import time: nothing connects before the fir
 gets a small pool of its own.
 """
 
-import math
 import re
 import weakref
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
@@ -19,26 +18,24 @@ import psycopg
 from anyio.lowlevel import current_token
 
 from pgrun import _hosting
-from pgrun._ids import check_run_id
 from pgrun._sync import run_sync
 from pgrun.db import listener
 from pgrun.db._address import Address, parse_url, url_from_environment
 from pgrun.db._connection import Connection, Row
 from pgrun.db._runtime import Runtime
-from pgrun.db.awaiting import Awaited, Completions
+from pgrun.db.awaiting import Awaits
 from pgrun.db.embedded import embedded_url
 from pgrun.db.following import Following, Reader
 from pgrun.db.migrations import Migration, check_version, migrate
-from pgrun.db.pruning import Prunable, prune
 from pgrun.db.records import NewRun
-from pgrun.db.redriving import Failed, retry_failed
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
+from pgrun.db.tending import Tends
 from pgrun.db.verbs import Verbs
-from pgrun.db.waiting import Waiting, not_found
+from pgrun.db.waiting import Waiting, check_timeout, not_found
 from pgrun.errors import UsageError, WaitTimeout
 from pgrun.retry import RetryPolicy
-from pgrun.run.base import Run, RunOutput, output_from_row
+from pgrun.run.base import output_from_row
 from pgrun.run.task_context import Middleware, SyncTaskContext, TaskContext
 from pgrun.settings import Settings
 
@@ -75,7 +72,7 @@ class Connected:
         self.following: Following | None = None
 
 
-class PostgresDb:
+class PostgresDb(Awaits, Tends):
     """Where runs are stored and how this process takes part in them.
 
     Args:
@@ -290,123 +287,6 @@ class PostgresDb:
             await connected.verbs.approve(run_id, decision)
         self._take_in(connected, queue)
 
-    @overload
-    async def await_runs(
-        self,
-        runs: Iterable[Run[T] | RunOutput[T]],
-        *,
-        timeout: float | None = None,
-        mode: Literal["all", "any"] = "all",
-    ) -> list[RunOutput[T]]: ...
-    @overload
-    async def await_runs(
-        self,
-        runs: Iterable[str | Run[Any] | RunOutput[Any]],
-        *,
-        timeout: float | None = None,
-        mode: Literal["all", "any"] = "all",
-    ) -> list[RunOutput[Any]]: ...
-    async def await_runs(
-        self,
-        runs: Iterable[str | Run[Any] | RunOutput[Any]],
-        *,
-        timeout: float | None = None,
-        mode: Literal["all", "any"] = "all",
-    ) -> list[RunOutput[Any]]:
-        """Waits for many runs with one subscription and one query.
-
-        Args:
-            runs: Runs of any agents or tasks, or their ids.
-            timeout: Seconds to wait at most.
-            mode: ``"all"`` waits until every run has ended, ``"any"`` until one has.
-
-        Returns:
-            The runs that have ended, in the order of `runs`, however they ended; content typed, of a mere id as stored.
-
-        Raises:
-            WaitTimeout: They have not ended in time; the message names one of them.
-            RunNotFound: One of them does not exist.
-        """
-        if mode not in ("all", "any"):
-            raise UsageError(f'mode={mode!r}: choose "all" or "any"')
-        wanted = Awaited(runs)
-        rows = await self._wait(wanted.run_ids, timeout, first=mode == "any")
-        return [wanted.read(rows[run_id]) for run_id in wanted.run_ids if run_id in rows]
-
-    @overload
-    def wait_runs(
-        self,
-        runs: Iterable[Run[T] | RunOutput[T]],
-        *,
-        timeout: float | None = None,
-        mode: Literal["all", "any"] = "all",
-    ) -> list[RunOutput[T]]: ...
-    @overload
-    def wait_runs(
-        self,
-        runs: Iterable[str | Run[Any] | RunOutput[Any]],
-        *,
-        timeout: float | None = None,
-        mode: Literal["all", "any"] = "all",
-    ) -> list[RunOutput[Any]]: ...
-    def wait_runs(
-        self,
-        runs: Iterable[str | Run[Any] | RunOutput[Any]],
-        *,
-        timeout: float | None = None,
-        mode: Literal["all", "any"] = "all",
-    ) -> list[RunOutput[Any]]:
-        """The same as `await_runs`, for code without an event loop."""
-        return run_sync(partial(self.await_runs, runs, timeout=timeout, mode=mode))
-
-    @overload
-    def as_completed(
-        self, runs: Iterable[Run[T] | RunOutput[T]], *, timeout: float | None = None
-    ) -> Completions[T]: ...
-    @overload
-    def as_completed(
-        self, runs: Iterable[str | Run[Any] | RunOutput[Any]], *, timeout: float | None = None
-    ) -> Completions[Any]: ...
-    def as_completed(
-        self, runs: Iterable[str | Run[Any] | RunOutput[Any]], *, timeout: float | None = None
-    ) -> Completions[Any]:
-        """Many runs in the order in which they end, with one subscription: ``async for run in db.as_completed(runs)``.
-
-        In code without an event loop ``for run in db.as_completed(runs)``.
-
-        Args:
-            runs: Runs of any agents or tasks, or their ids.
-            timeout: Seconds in which all have to end.
-
-        Raises:
-            WaitTimeout: They have not ended in time; raised by the iteration, like the others.
-            RunNotFound: One of them does not exist.
-        """
-        check_timeout(timeout)
-        return Completions(partial(self._complete, Awaited(runs), timeout))
-
-    async def _complete(self, wanted: Awaited, timeout: float | None) -> AsyncGenerator[RunOutput[Any], None]:
-        open_ids, deadline = (
-            dict.fromkeys(wanted.run_ids),
-            math.inf if timeout is None else anyio.current_time() + timeout,
-        )
-        connected = await self._connected_waiters()
-        async with aclosing(connected.waiting.each(wanted.run_ids, deadline)) as rows:
-            async for row in rows:
-                del open_ids[str(row["run_id"])]
-                yield wanted.read(row)
-        if open_ids:  # one last look, as when waiting for one
-            for row in (await self._wait([*open_ids], 0, first=False)).values():
-                yield wanted.read(row)
-
-    async def acancel_run(self, run_id: str) -> bool:
-        """Cancels a run of any agent or task, whoever executes it; else as `Run.acancel`."""
-        return await (await self.connected()).verbs.cancel(check_run_id(run_id)) in ("cancelled", "cancelling")
-
-    def cancel_run(self, run_id: str) -> bool:
-        """The same as `acancel_run`, for code without an event loop."""
-        return run_sync(self.acancel_run, run_id)
-
     async def open_stream(self, run_id: str, after: int) -> Reader:
         """A reader of the events of a run that come after one; from now on the run tells what happens to it.
 
@@ -419,78 +299,14 @@ class PostgresDb:
         await connected.verbs.watch(run_id)
         return (connected.following or self._start_following(connected)).open(run_id, after)
 
-    async def aretry_runs(
-        self,
-        *,
-        queue: str | None = None,
-        name: str | None = None,
-        error_type: str | None = None,
-        since: float | None = None,
-        limit: int | None = None,
-    ) -> int:
-        """Makes runs that ended in error due again with all their attempts, the oldest first; returns how many they were.
-
-        In short transactions. What fails again meanwhile is left alone. A task goes on after the steps that it has recorded.
-
-        Args:
-            queue: Only those of one queue.
-            name: Only those of one agent or task.
-            error_type: Only those with this error, as in the view `failures`.
-            since: Only those that ended within so many seconds.
-            limit: So many at most.
-
-        Raises:
-            UsageError: An argument cannot be.
-        """
-        which = Failed(queue=queue, name=name, error_type=error_type, since=since)
-        return await retry_failed((await self.connected()).verbs, which, limit=limit)
-
-    def retry_runs(
-        self,
-        *,
-        queue: str | None = None,
-        name: str | None = None,
-        error_type: str | None = None,
-        since: float | None = None,
-        limit: int | None = None,
-    ) -> int:
-        """The same as `aretry_runs`, for code without an event loop."""
-        which = partial(self.aretry_runs, queue=queue, name=name, error_type=error_type)
-        return run_sync(partial(which, since=since, limit=limit))
-
-    async def aprune(
-        self, older_than: float, *, status: str | None = None, queue: str | None = None, name: str | None = None
-    ) -> int:
-        """Deletes runs that ended more than `older_than` seconds ago, the oldest first, and returns how many they were.
-
-        In short transactions with pauses between them, so that claims go on. Cancelled, it stops after a batch; what was
-        deleted stays so. Sessions keep their rows; a run_id whose run is gone can be submitted anew.
-
-        Args:
-            older_than: Seconds; 0 deletes everything that has ended, also what somebody may be about to read.
-            status: Only ``"completed"``, ``"error"`` or ``"cancelled"`` ones.
-            queue: Only those of one queue.
-            name: Only those of one agent or task.
-
-        Raises:
-            UsageError: An argument cannot be; nothing was deleted.
-        """
-        which = Prunable(older_than=older_than, status=status, queue=queue, name=name)
-        return await prune((await self.connected()).verbs, which)
-
-    def prune(
-        self, older_than: float, *, status: str | None = None, queue: str | None = None, name: str | None = None
-    ) -> int:
-        """The same as `aprune`, for code without an event loop."""
-        return run_sync(partial(self.aprune, older_than, status=status, queue=queue, name=name))
-
     async def _wait(
         self, run_ids: list[str], timeout: float | None, *, first: bool, or_paused: bool = False, since: float = 0.0
     ) -> dict[str, Row]:
         check_timeout(timeout)
-        connected = await self._connected_waiters()
+        waiting = await self._waiters()
+        connected = await self.connected()
         with anyio.move_on_after(timeout):
-            return await connected.waiting.wait(run_ids, first=first, or_paused=or_paused, since=since)
+            return await waiting.wait(run_ids, first=first, or_paused=or_paused, since=since)
         # One last look: with timeout=0, or when the end and the time-out coincide, the row decides.
         rows = await connected.runtime.fetch(
             "look_at_runs", {"run_ids": run_ids, "or_paused": run_ids if or_paused else []}
@@ -503,11 +319,14 @@ class PostgresDb:
             return ended
         raise await self._timed_out(connected, late, timeout)
 
-    async def _connected_waiters(self) -> Connected:
+    async def _waiters(self) -> Waiting:
         connected = await self.connected()
         if not connected.waits:
             self._start_waiting(connected)
-        return connected
+        return connected.waiting
+
+    async def _reach(self) -> Verbs:
+        return (await self.connected()).verbs
 
     async def _timed_out(self, connected: Connected, run_id: str, timeout: float | None) -> WaitTimeout:
         row = await connected.verbs.get(run_id)
@@ -610,12 +429,6 @@ class _TaskMaker(Protocol):
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> "Task[P, R]": ...
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raises `UsageError` for a time-out that is negative or not a number."""
-    if timeout is not None and not timeout >= 0:
-        raise UsageError(f"timeout={timeout!r}: seconds to wait, 0 or more; None waits as long as it takes")
 
 
 def _check_session_table(name: str) -> str:

@@ -16,7 +16,7 @@ from pgrun import events
 from pgrun._jitter import uniform
 from pgrun.db._connection import Row
 from pgrun.db._runtime import Runtime
-from pgrun.errors import PgrunError, RunNotFound
+from pgrun.errors import PgrunError, RunNotFound, UsageError
 from pgrun.settings import Settings
 
 _log = logging.getLogger("pgrun.db")
@@ -214,3 +214,9 @@ class _Waiter:
 def not_found(run_id: str) -> RunNotFound:
     """What a caller is told who waits for a run that does not exist."""
     return RunNotFound(f"no run {run_id} exists", run_id=run_id)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises `UsageError` for a time-out that is negative or not a number."""
+    if timeout is not None and not timeout >= 0:
+        raise UsageError(f"timeout={timeout!r}: seconds to wait, 0 or more; None waits as long as it takes")

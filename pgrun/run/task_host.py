@@ -125,6 +125,9 @@ def _form_of(name: str, function: Callable[..., Any]) -> Result:
         function = function.func
     if not inspect.isroutine(function):
         function = type(function).__call__
+    function = getattr(function, "__func__", function)
+    if getattr(function, "__closure__", None):  # what it holds would be kept with its form
+        return Result(f"step {name}", function)
     return _known_form(name, function)
 
 

@@ -34,7 +34,7 @@ from pgrun.run.requirement import RunPaused
 from pgrun.run.stream import Stream
 from pgrun.run.task_host import Asleep
 from pgrun.settings import Settings
-from pgrun.task import Task, registered_tasks
+from pgrun.task import registered_tasks
 from pgrun.verdict import Discard, Snooze, Verdict
 from pgrun.worker.children import StoredChildren, Submit
 from pgrun.worker.decision import Decision, Leave, Park, Pause, Release, Retry
@@ -44,7 +44,7 @@ from pgrun.worker.journal import open_journal
 from pgrun.worker.limits import Limits
 from pgrun.worker.progress import ProgressNotes
 from pgrun.worker.state import begin_state, told_to
-from pgrun.worker.task_run import open_context
+from pgrun.worker.task_work import TaskWork, TaskWorkInContext
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -76,7 +76,7 @@ class Attempt:
         self._submit = submit
         self._on_wait = on_wait
         self._started = time.monotonic()
-        self._work: _AgentWork | _TaskWork | None = None
+        self._work: _AgentWork | TaskWork | None = None
 
     @property
     def metrics(self) -> dict[str, Any] | None:
@@ -136,18 +136,13 @@ class Attempt:
             ending.heard, ending.answer = work.heard, work.last_answer
         return ending
 
-    def _task_work(self) -> "_TaskWork":
-        task, claimed, verbs, notes = (
-            registered_tasks().get(self._claimed.name),
-            self._claimed,
-            self._verbs,
-            self._notes,
-        )
+    def _task_work(self) -> "TaskWork":
+        claimed, task = self._claimed, registered_tasks().get(self._claimed.name)
         if task is None:
             raise _unknown(claimed)
-        if verbs is None or notes is None or not task.needs_context:
-            return _TaskWork(task, claimed)
-        return _TaskWorkInContext(task, claimed, verbs, notes)
+        if self._verbs is None or self._notes is None or not task.needs_context:
+            return TaskWork(task, claimed)
+        return TaskWorkInContext(task, claimed, self._verbs, self._notes)
 
     async def _agent_work(self) -> "_AgentWork":
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
@@ -205,46 +200,6 @@ def _unknown(claimed: Claimed) -> _UnknownHere:
         f'no worker here knows the agent or task "{claimed.name}": start one that imports it '
         "(pgrun worker --import your.module), or use the agent once from Python, which stores its definition"
     )
-
-
-class _TaskWork:
-    """A call of a Python function."""
-
-    def __init__(self, task: Task[..., Any], claimed: Claimed) -> None:
-        self._task = task
-        self._claimed = claimed
-        self.policy = task.retry
-        self.timeout = task.timeout
-
-    async def execute(self) -> tuple[bytes, None]:
-        return await self._task.execute(self._claimed.input), None
-
-    async def execute_or_leave(self) -> tuple[bytes, None]:
-        """The same; a cancellation leaves the thread of a plain function to itself, for nothing can stop that."""
-        return await self._task.execute(self._claimed.input, may_leave=True), None
-
-
-class _TaskWorkInContext(_TaskWork):
-    """One of a function that asks for the context of its run, or has middleware."""
-
-    def __init__(self, task: Task[..., Any], claimed: Claimed, verbs: Verbs, notes: ProgressNotes) -> None:
-        super().__init__(task, claimed)
-        self._verbs = verbs
-        self._notes = notes
-
-    async def execute(self) -> tuple[bytes, None]:
-        return await self._execute(may_leave=False)
-
-    async def execute_or_leave(self) -> tuple[bytes, None]:
-        return await self._execute(may_leave=True)
-
-    async def _execute(self, *, may_leave: bool) -> tuple[bytes, None]:
-        context = await open_context(self._verbs, self._claimed, self._notes)
-        self._notes.open(self._claimed)
-        try:
-            return await self._task.execute(self._claimed.input, context, may_leave=may_leave), None
-        finally:
-            await self._notes.settle(self._claimed)
 
 
 class _AgentWork:
@@ -309,7 +264,7 @@ class _AgentWork:
         return await self._execution.take(), self._output.name if self._output else "str"
 
 
-def _holds_session(work: "_AgentWork | _TaskWork | None") -> bool:
+def _holds_session(work: "_AgentWork | TaskWork | None") -> bool:
     return not isinstance(work, _AgentWork) or work.holds_session
 
 
