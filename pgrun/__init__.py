@@ -55,11 +55,18 @@ if TYPE_CHECKING:
     from pgrun.run.event import RunEvent as RunEvent
     from pgrun.run.media import File as File
     from pgrun.run.media import Image as Image
+    from pgrun.run.progress import Progress as Progress
     from pgrun.run.requirement import RunRequirement as RunRequirement
+    from pgrun.run.task_context import SyncTaskContext as SyncTaskContext
+    from pgrun.run.task_context import TaskContext as TaskContext
     from pgrun.run.tools import Tool as Tool
     from pgrun.run.tools import tool as tool
     from pgrun.settings import Settings as Settings
     from pgrun.task import Task as Task
+    from pgrun.verdict import Discard as Discard
+    from pgrun.verdict import Retry as Retry
+    from pgrun.verdict import Snooze as Snooze
+    from pgrun.verdict import Verdict as Verdict
     from pgrun.worker.worker import Worker as Worker
 
 __all__ = [
@@ -72,6 +79,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseUnavailable",
     "DeadlineExceeded",
+    "Discard",
     "File",
     "HookFailed",
     "Image",
@@ -86,7 +94,9 @@ __all__ = [
     "OutputTruncated",
     "PgrunError",
     "PostgresDb",
+    "Progress",
     "QuotaExceeded",
+    "Retry",
     "RetryPolicy",
     "Run",
     "RunCancelled",
@@ -105,12 +115,16 @@ __all__ = [
     "SchemaMismatch",
     "SessionBusy",
     "Settings",
+    "Snooze",
+    "SyncTaskContext",
     "Task",
+    "TaskContext",
     "Tool",
     "ToolExecution",
     "ToolFailed",
     "TurnLimitExceeded",
     "UsageError",
+    "Verdict",
     "WaitTimeout",
     "Worker",
     "tool",
@@ -118,11 +132,14 @@ __all__ = [
 
 _HOMES = {
     "Agent": "pgrun.agent",
+    "Discard": "pgrun.verdict",
     "File": "pgrun.run.media",
     "Image": "pgrun.run.media",
     "OpenAIChat": "pgrun.models.openai_chat",
     "OpenAIResponses": "pgrun.models.openai",
     "PostgresDb": "pgrun.db.postgres",
+    "Progress": "pgrun.run.progress",
+    "Retry": "pgrun.verdict",
     "RetryPolicy": "pgrun.retry",
     "Run": "pgrun.run.base",
     "RunContext": "pgrun.run.context",
@@ -133,9 +150,13 @@ _HOMES = {
     "RunRequirement": "pgrun.run.requirement",
     "RunStatus": "pgrun.run.base",
     "Settings": "pgrun.settings",
+    "Snooze": "pgrun.verdict",
+    "SyncTaskContext": "pgrun.run.task_context",
     "Task": "pgrun.task",
+    "TaskContext": "pgrun.run.task_context",
     "Tool": "pgrun.run.tools",
     "ToolExecution": "pgrun.run.base",
+    "Verdict": "pgrun.verdict",
     "Worker": "pgrun.worker.worker",
     "tool": "pgrun.run.tools",
 }

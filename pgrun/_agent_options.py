@@ -152,7 +152,10 @@ def _instructions(instructions: Any) -> tuple[str, ...] | Code:
 def _retry(given: Mapping[str, Any]) -> RetryPolicy:
     short = [name for name in ("retries", "delay_between_retries", "exponential_backoff") if name in given]
     if not short:
-        return given.get("retry") or RetryPolicy()
+        policy = given.get("retry") or RetryPolicy()
+        if policy.errors:
+            raise UsageError("retry=: rules for exceptions (errors=) are for tasks; those of an agent go with its runs")
+        return policy
     if "retry" in given:
         raise UsageError(f"retry= says all of it; leave {', '.join(f'{name}=' for name in short)} out")
     retries, delay = given.get("retries", 0), given.get("delay_between_retries", 1.0)

@@ -7,6 +7,8 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from pgrun import _hosting
+from pgrun.db.awaiting import look_at
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import NewRun
 from pgrun.run.base import RunOutput, output_from_row, result_of
@@ -27,7 +29,16 @@ class Handle:
         self._since = since
 
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
-        row = await self._db.wait_for(run_id, timeout, since=self._since)
+        return self.read(await self._db.wait_for(run_id, timeout, since=self._since))
+
+    async def look(self, run_id: str) -> RunOutput[Any]:
+        return self.read(await look_at((await self._db.connected()).verbs, run_id))
+
+    async def cancel(self, run_id: str) -> bool:
+        cancelled = await _hosting.cancel_run(run_id)  # which has providers stop, too
+        return await self._db.acancel_run(run_id) if cancelled is None else cancelled
+
+    def read(self, row: Row) -> RunOutput[Any]:
         return read(self._db, row, self.schema)
 
     def events(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
@@ -36,7 +47,7 @@ class Handle:
     async def settle(self, run_id: str) -> RunOutput[Any]:
         """The run once it has ended or waits for a person."""
         row = await self._db.wait_for(run_id, None, or_paused=True, since=self._since)
-        return read(self._db, row, self.schema)
+        return self.read(row)
 
 
 async def settled(run: RunOutput[Any]) -> RunOutput[Any]:

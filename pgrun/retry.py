@@ -1,6 +1,7 @@
 """When to try again: the rule by which a worker turns a failed attempt into the moment of the next one."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from pgrun._jitter import uniform
@@ -31,6 +32,10 @@ class RetryPolicy:
     twice. `fail`: the run ends in `ModelCallLost`; this costs one statement more per call, which says that it begins. With a
     provider's background mode the window is the time until its first word, without it the whole call."""
 
+    errors: Mapping[type[BaseException], "RetryPolicy | None"] = field(default_factory=dict, hash=False)
+    """Other rules for some exceptions and those derived from them, the closest counts: None for no retry at all, or a policy with
+    delays and `max_attempts` of its own, which may be fewer than the run has. Of tasks only, since a class cannot be stored."""
+
     def __post_init__(self) -> None:
         if not isinstance(self.max_attempts, int) or not 1 <= self.max_attempts <= 32767:
             raise UsageError(f"RetryPolicy.max_attempts is {self.max_attempts!r}; a run has 1 to 32767 attempts")
@@ -40,6 +45,18 @@ class RetryPolicy:
             )
         if self.ambiguous not in get_args(Ambiguous):
             raise UsageError(f"RetryPolicy.ambiguous is {self.ambiguous!r}; it is retry or fail")
+        for kind, rule in self.errors.items():
+            if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+                raise UsageError(f"RetryPolicy.errors: {kind!r} is no class of exceptions")
+            if not (rule is None or isinstance(rule, RetryPolicy)) or (rule and rule.errors):
+                raise UsageError(f"RetryPolicy.errors: {rule!r} is neither None nor a RetryPolicy without errors=")
+
+    def rule_for(self, error: BaseException) -> "tuple[RetryPolicy | None, bool]":
+        """The policy after this exception, None for no retry, and whether `errors` says so."""
+        for kind in type(error).__mro__:
+            if kind in self.errors:
+                return self.errors[kind], True
+        return self, False
 
     def delay(self, attempt: int, *, retry_after: float | None = None) -> float:
         """Seconds to wait after the given attempt (counted from 1) has failed."""

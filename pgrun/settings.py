@@ -3,6 +3,7 @@
 Durations are float seconds. Defaults are for agent runs, which last seconds to hours; tests make them smaller.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pgrun._durations import is_duration
@@ -53,8 +54,9 @@ class Settings:
     loop_blocked_after: float = 1.0
     """Seconds the event loop may be silent before the heartbeat thread reports it as blocked, with a stack."""
 
-    retention: float | None = None
-    """Seconds that runs are kept after their end, at least an hour; then workers delete them, a little every minute or so.
+    retention: float | Mapping[str, float] | None = None
+    """Seconds that runs are kept after their end, at least an hour; then workers delete them, a little every minute or so. Or of
+    some statuses: ``{"completed": 7 * 86400, "error": 90 * 86400}`` keeps cancelled ones for ever.
     Among several workers the shortest retention counts. None, the default, keeps them for ever. Queues of jobs whose effect is
     elsewhere forget them within days; here the answer itself was paid for, its row may be its only copy, and deleting it
     cannot be undone. So it is with stores of workflows and conversations too: they delete by age only when they are told to."""
@@ -63,11 +65,29 @@ class Settings:
     """Seconds that the events of runs are kept after their end, at least an hour; then workers delete them, as they do with runs.
     Whoever reads such a run later gets what its row and its steps tell. None, the default, keeps them as long as the run."""
 
+    @property
+    def retentions(self) -> dict[str | None, float]:
+        """The retention of each status that has one; under None that of all of them."""
+        found: dict[str | None, float] = {}
+        if isinstance(self.retention, Mapping):
+            found.update(self.retention.items())
+        elif self.retention is not None:
+            found[None] = self.retention
+        return found
+
     def __post_init__(self) -> None:
-        for name in ("retention", "event_retention"):
-            kept = getattr(self, name)
-            if kept is not None and not is_duration(kept, least=SHORTEST_RETENTION):
-                raise UsageError(
-                    f"{name}={kept!r}: seconds to keep ended runs, from {SHORTEST_RETENTION:g} (an hour) to a "
-                    "century, or None to keep them for ever"
-                )
+        statuses = {status for status in self.retentions if status is not None}
+        if unknown := statuses - {"completed", "error", "cancelled"}:
+            raise UsageError(f"retention of {', '.join(sorted(unknown))}: there are completed, error and cancelled")
+        for status, kept in self.retentions.items():
+            _check_retention(f"retention of {status}" if status else "retention", kept)
+        if self.event_retention is not None:
+            _check_retention("event_retention", self.event_retention)
+
+
+def _check_retention(name: str, kept: object) -> None:
+    if not is_duration(kept, least=SHORTEST_RETENTION):
+        raise UsageError(
+            f"{name}={kept!r}: seconds to keep ended runs, from {SHORTEST_RETENTION:g} (an hour) to a century, "
+            "or None to keep them for ever"
+        )

@@ -1,27 +1,28 @@
 """`Task`: a Python function whose calls are runs. Here a call becomes a row, and a row becomes its typed result again."""
 
-import inspect
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial, update_wrapper
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
-import anyio
-import anyio.to_thread
-
 from pgrun._context import in_own_context
 from pgrun._ids import new_run_id, new_run_ids
 from pgrun._sync import run_sync
+from pgrun._task_execution import Execution
+from pgrun.db.awaiting import look_at
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import NewRun
 from pgrun.errors import UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._arguments import Arguments, Result
+from pgrun.run._task_parameters import context_parameter
 from pgrun.run._terms_said import CHECKS, check_keys
 from pgrun.run.base import Run, RunOutput, output_from_row
 from pgrun.run.event import RunEvent, Shape
 from pgrun.run.options import RunOptions, check_name, choose
+from pgrun.run.task_context import Middleware, TaskContext
+from pgrun.run.task_host import TaskHost
 from pgrun.run.terms import Terms
 from pgrun.streaming import read_events
 
@@ -41,8 +42,11 @@ class Task(Generic[P, R]):
         queue: The queue of its runs.
         retry: When failed attempts are repeated.
         max_attempts: The same in short: how many there are.
-        timeout: Seconds that an attempt may take; a run may have its own. A plain function cannot be stopped: its thread
-            goes on, and what comes of it is not wanted any more.
+        timeout: Seconds that an attempt may take. A plain function cannot be stopped: its thread goes on, and what comes of it is
+            not wanted any more; see `SyncTaskContext.cancelled`, and `processes`.
+        processes: Call it in a process of its own, which is killed when it is to stop: for a plain function at the top of a
+            module. At most one process per processor computes; to wait for one is part of an attempt.
+        middleware: Around each execution, inside of what the database has for all of its tasks; see `PostgresDb.middleware`.
 
     Raises:
         UsageError: An argument cannot be; for a parameter without a JSON form it names the parameter.
@@ -58,6 +62,8 @@ class Task(Generic[P, R]):
         retry: RetryPolicy | None = None,
         max_attempts: int | None = None,
         timeout: float | None = None,
+        processes: bool = False,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         if not callable(function) or isinstance(function, type):
             raise UsageError(f"@db.task goes before a function, not {function!r}")
@@ -66,12 +72,21 @@ class Task(Generic[P, R]):
         self.retry = _retry(retry, max_attempts)
         self.timeout = None if timeout is None else CHECKS["timeout"]("task timeout", timeout)
         self.function: Callable[..., Any] = function
-        self.arguments = Arguments(self.name, function)
+        self._context = context_parameter(self.name, function)
+        self.arguments = Arguments(self.name, function, without=self._context)
         self.result = Result(self.name, function)
+        self._execution = Execution(
+            self.name,
+            function,
+            self.arguments,
+            self.result,
+            context=self._context,
+            processes=processes,
+        )
+        self._middleware = tuple(middleware)
         self._db = db
         self._options: RunOptions = {}
         self._like = self._choose({})
-        self._is_async = inspect.iscoroutinefunction(function)
         update_wrapper(self, function, updated=())  # attributes of the function are not those of the task
         _register(self)
 
@@ -79,8 +94,11 @@ class Task(Generic[P, R]):
         return f"<Task {self.name}>"
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Any:
-        """Calls the function itself; nothing is stored."""
-        return self.function(*args, **kwargs)
+        """Calls the function itself, without a run: nothing is stored, and a context keeps nothing."""
+        if self._context is None:
+            return self.function(*args, **kwargs)
+        given = self._execution.given(TaskContext.of_none(self.name, TaskHost()))
+        return self.function(**self.arguments.named(args, kwargs), **given)
 
     def options(self, **options: Unpack[RunOptions]) -> "Task[P, R]":
         """The same task with other options for the runs submitted through it, see `RunOptions`.
@@ -163,27 +181,28 @@ class Task(Generic[P, R]):
             for run_id, each in zip(run_ids, placed, strict=True)
         ]
 
-    async def execute(self, data: str, *, may_leave: bool = False) -> bytes:
+    @property
+    def needs_context(self) -> bool:
+        """Whether `execute` needs the context of the run: the function asks for it, or middleware."""
+        return self._context is not None or bool(self._middleware or self._db.middlewares)
+
+    async def execute(self, data: str, context: TaskContext | None = None, *, may_leave: bool = False) -> bytes:
         """Calls the function with stored arguments and returns its result, both as JSON; workers do that.
 
-        With `may_leave` a cancellation does not wait for the thread of a plain function.
+        Args:
+            data: The arguments.
+            context: Of the run; needed if `needs_context`.
+            may_leave: A cancellation does not wait for the thread of a plain function.
 
         Raises:
             UsageError: The arguments do not fit the function.
             OutputInvalid: The result does not fit its annotation.
         """
-        call = self._call if self._is_async else partial(self._call_in_thread, may_leave=may_leave)
+        if context is None and self.needs_context:
+            context = TaskContext.of_none(self.name, TaskHost())
+        call = self._execution.begin(data, context, self._db.middlewares + self._middleware, may_leave=may_leave)
         # Runs share tasks; what one sets in its context is no concern of the next.
-        return self.result.dump(await in_own_context(call(self.arguments.load(data))))
-
-    async def _call(self, kwargs: dict[str, Any]) -> Any:
-        return await self.function(**kwargs)
-
-    async def _call_in_thread(self, kwargs: dict[str, Any], *, may_leave: bool) -> Any:
-        # No limit of its own, anyio's is 40 for all: the slots of the worker are one.
-        call, limiter = partial(self.function, **kwargs), anyio.CapacityLimiter(1)
-        value = await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=may_leave)
-        return await value if isinstance(value, Awaitable) else value
+        return self.result.dump(await in_own_context(call))
 
     def _choose(self, options: RunOptions) -> NewRun:
         """What the runs have in common; the run_id is empty unless it was chosen."""
@@ -211,7 +230,15 @@ class _Handle:
         self._since = since
 
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
-        row = await self._db.wait_for(run_id, timeout, since=self._since)
+        return self.read(await self._db.wait_for(run_id, timeout, since=self._since))
+
+    async def look(self, run_id: str) -> RunOutput[Any]:
+        return self.read(await look_at((await self._db.connected()).verbs, run_id))
+
+    async def cancel(self, run_id: str) -> bool:
+        return await self._db.acancel_run(run_id)
+
+    def read(self, row: Mapping[str, Any]) -> RunOutput[Any]:
         completed = row["status"] == "completed"
         return output_from_row(row, self._task.result.load(row["output"]) if completed else row["output"], self)
 

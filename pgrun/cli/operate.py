@@ -51,7 +51,10 @@ def worker(
     ] = 15.0,
     retention: Annotated[
         str,
-        typer.Option(help='Delete runs that ended longer ago than 7d, 12h, …, at least 1h; "forever" deletes nothing.'),
+        typer.Option(
+            help="Delete runs that ended longer ago than 7d, 12h, …, at least 1h; or by status: completed=7d,error=90d. "
+            '"forever" deletes nothing.'
+        ),
     ] = "forever",
     event_retention: Annotated[
         str,
@@ -83,7 +86,7 @@ def worker(
         _log_to_stderr(log_level, of_many=leash is not None)
         held = None if leash is None else Leash(leash, grace=grace)
         _import_modules(imports or [])
-        kept = None if retention == "forever" else seconds_of(retention, option="--retention")
+        kept = None if retention == "forever" else _retention_of(retention)
         told = None if event_retention == "forever" else seconds_of(event_retention, option="--event-retention")
         settings = Settings(lease=lease, retention=kept, event_retention=told)
         db = open_db(database_url, schema, create_schema=True, listen_url=listen_url, settings=settings)
@@ -108,6 +111,7 @@ def prune(
         str | None, typer.Option(help="Only completed, error or cancelled ones.", show_default=False)
     ] = None,
     queue: Annotated[str | None, typer.Option(help="Only this queue.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="Only this agent or task.", show_default=False)] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many they are.")] = False,
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
@@ -119,7 +123,8 @@ def prune(
         from pgrun.db.pruning import Prunable
         from pgrun.settings import Settings
 
-        which = Prunable(older_than=seconds_of(older_than, option="--older-than"), status=status, queue=queue)
+        seconds = seconds_of(older_than, option="--older-than")
+        which = Prunable(older_than=seconds, status=status, queue=queue, name=name)
         settings = Settings(statement_timeout=_COUNTING) if dry_run else None
         async with open_db(database_url, schema, settings=settings) as db:
             if dry_run:
@@ -150,6 +155,13 @@ def stats(database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: A
         show_table(workers, columns, nothing="no workers")
 
     run(command)
+
+
+def _retention_of(text: str) -> float | dict[str, float]:
+    if "=" not in text:
+        return seconds_of(text, option="--retention")
+    pairs = (each.partition("=") for each in text.split(","))
+    return {status.strip(): seconds_of(kept.strip(), option="--retention") for status, _, kept in pairs}
 
 
 def _log_to_stderr(level: str, *, of_many: bool) -> None:

@@ -1,13 +1,14 @@
 """Commands about runs: submit, ls, show, wait, steer, cancel, retry."""
 
 import json
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, open_db, run
+from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, fail, open_db, run
 from pgrun.cli._show import Row, show_fields, show_json, show_table
 from pgrun.cli.decide import show_waiting
 from pgrun.errors import UsageError
@@ -15,6 +16,7 @@ from pgrun.errors import UsageError
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)]
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN_ID...", show_default=False)]
 
+_ATTEMPT_COLUMNS = ("attempt", "outcome", "error_type", "message", "started_at", "duration", "retry_delay")
 _LS_COLUMNS = ("run_id", "name", "queue", "status", "attempt", "created_at", "waited", "duration")
 
 
@@ -165,14 +167,19 @@ def show(run_id: RunId, database_url: DatabaseUrl = None, schema: Schema = "pgru
         async with open_db(database_url, schema) as db:
             verbs = (await db.connected()).verbs
             row = await verbs.get(check_run_id(run_id))
-            steps = await verbs.steps(run_id) if row and row["kind"] == "agent" else []
             why = await verbs.reason(run_id)
+            steps = await verbs.steps(run_id) if row else []
+            attempts = await verbs.attempts(run_id) if row else []
         if row is None:
             raise RunNotFound(f"no run {run_id} exists", run_id=run_id)
         if as_json:
-            show_json({**row, "why": why, "steps": steps})
+            show_json({**row, "why": why, "steps": steps, "attempts": attempts})
             return
-        show_fields({**row, "why": why})
+        show_fields({**row, "why": why, "error": _without_traceback(row["error"])})
+        if attempts:
+            typer.echo()
+            show_table([_in_durations(each) for each in attempts], _ATTEMPT_COLUMNS, nothing="")
+            typer.echo(f"\n{attempts[-1]['traceback']}" if attempts[-1]["traceback"] else "", nl=False)
         if steps:
             typer.echo()
             shown = [
@@ -241,9 +248,49 @@ def steer(
     run(command)
 
 
-def retry(run_ids: RunIds, database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False) -> None:
-    """Make failed or cancelled runs due again, with all their attempts."""
-    _each(run_ids, "retry_ended", database_url, schema, as_json)
+def retry(
+    run_ids: Annotated[list[str] | None, typer.Argument(metavar="[RUN_ID...]", show_default=False)] = None,
+    queue: Annotated[str | None, typer.Option(help="All that failed in this queue.", show_default=False)] = None,
+    name: Annotated[str | None, typer.Option(help="All of this agent or task.", show_default=False)] = None,
+    error_type: Annotated[
+        str | None, typer.Option(help="All with this error, for example ConnectionError.", show_default=False)
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="All that ended within 30m, 12h, …", show_default=False)
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="So many at most.", show_default=False)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many they are.")] = False,
+    database_url: DatabaseUrl = None,
+    schema: Schema = "pgrun",
+    as_json: AsJson = False,
+) -> None:
+    """Make failed or cancelled runs due again, with all their attempts; or all that failed and fit the options."""
+    given = (queue, name, error_type, since, limit)
+    if run_ids:
+        if dry_run or any(value is not None for value in given):
+            fail(UsageError("RUN_ID names the runs; options choose among all that failed: give one or the other"))
+        _each(run_ids, "retry_ended", database_url, schema, as_json)
+    if all(value is None for value in given):
+        fail(UsageError("say which: RUN_ID, or at least one of --queue, --name, --error-type, --since, --limit"))
+
+    async def command() -> None:
+        from pgrun._durations import seconds_of
+        from pgrun.db.redriving import Failed
+
+        past = None if since is None else seconds_of(since, option="--since")
+        which = asdict(Failed(queue=queue, name=name, error_type=error_type, since=past))
+        async with open_db(database_url, schema) as db:
+            if dry_run:
+                found = await (await db.connected()).verbs.count_failed(**which)
+                runs = found if limit is None else min(found, limit)
+            else:
+                runs = await db.aretry_runs(**which, limit=limit)
+        if as_json:
+            show_json({"failed" if dry_run else "retried": runs})
+        else:
+            typer.echo(f"{'would retry' if dry_run else 'retried'} {runs} {'run' if runs == 1 else 'runs'}")
+
+    run(command)
 
 
 def _each(run_ids: list[str], verb: str, database_url: str | None, schema: str, as_json: bool) -> None:
@@ -333,6 +380,15 @@ def _output_schema(path: Path | None) -> dict[str, Any] | None:
     except OSError as error:
         raise UsageError(f"--output-schema {path}: {error.strerror}") from None
     return OutputSchema.from_json(_object(text, f"--output-schema {path}")).json_schema
+
+
+def _without_traceback(error: dict[str, Any] | None) -> dict[str, Any] | None:
+    return error and {name: value for name, value in error.items() if name != "traceback"}
+
+
+def _in_durations(attempt: Row) -> Row:
+    times = {name: attempt[name] for name in ("duration", "retry_delay")}
+    return {**attempt, **{name: None if value is None else timedelta(seconds=value) for name, value in times.items()}}
 
 
 def _result(step: Row) -> str:

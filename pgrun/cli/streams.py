@@ -69,6 +69,9 @@ def _told(event: "RunEvent") -> str:
             return f"{data['name']} {data.get('result') or data.get('error') or ''}"
         case "model_call_completed":
             return f"{data['model']} {data['usage'].get('total_tokens', 0)} tokens"
+        case "progress":
+            share = "" if data.get("fraction") is None else f"{data['fraction']:.0%} "
+            return f"{share}{data.get('message', '')}"
         case "retried" | "released" | "error":
             return str((data.get("error") or {}).get("message", ""))
         case _:

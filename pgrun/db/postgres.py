@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import anyio
 import anyio.to_thread
@@ -18,27 +18,28 @@ import psycopg
 from anyio.lowlevel import current_token
 
 from pgrun import _hosting
-from pgrun._ids import check_run_id
 from pgrun._sync import run_sync
 from pgrun.db import listener
 from pgrun.db._address import Address, parse_url, url_from_environment
 from pgrun.db._connection import Connection, Row
 from pgrun.db._runtime import Runtime
+from pgrun.db.awaiting import Awaits
 from pgrun.db.embedded import embedded_url
 from pgrun.db.following import Following, Reader
 from pgrun.db.lending import Lent
 from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.placing import knows_queue, place
-from pgrun.db.pruning import Prunable, prune
 from pgrun.db.queues import QueueControl
 from pgrun.db.records import NewRun, Placed
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
+from pgrun.db.tending import Tends
 from pgrun.db.verbs import Verbs
-from pgrun.db.waiting import Waiting, not_found
+from pgrun.db.waiting import Waiting, check_timeout, not_found
 from pgrun.errors import UsageError, WaitTimeout
 from pgrun.retry import RetryPolicy
-from pgrun.run.base import RunOutput, output_from_row
+from pgrun.run.base import output_from_row
+from pgrun.run.task_context import Middleware, SyncTaskContext, TaskContext
 from pgrun.settings import Settings
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+M = TypeVar("M", bound=Middleware)
 
 # How Postgres says that somebody else has just created the same: it depends on how far both have come.
 _TWIN = (psycopg.errors.DuplicateTable, psycopg.errors.DuplicateObject, psycopg.errors.UniqueViolation)
@@ -72,7 +75,7 @@ class Connected:
         self.following: Following | None = None
 
 
-class PostgresDb(QueueControl):
+class PostgresDb(Awaits, Tends, QueueControl):
     """Where runs are stored and how this process takes part in them.
 
     Args:
@@ -111,6 +114,7 @@ class PostgresDb(QueueControl):
         self.session_table = _check_session_table(session_table)
         self.settings = settings or Settings()
         self.worker: WorkerMode = worker
+        self.middlewares: tuple[Middleware, ...] = ()
         self._create_schema = create_schema
         self._loops: weakref.WeakKeyDictionary[Any, Connected] = weakref.WeakKeyDictionary()
 
@@ -165,6 +169,10 @@ class PostgresDb(QueueControl):
         )  # indexes take their time
 
     @overload
+    def task(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
+    @overload
+    def task(self, function: Callable[Concatenate[SyncTaskContext, P], R], /) -> "Task[P, R]": ...
+    @overload
     def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
     @overload
     def task(self, function: Callable[P, R], /) -> "Task[P, R]": ...
@@ -179,6 +187,8 @@ class PostgresDb(QueueControl):
         retry: RetryPolicy | None = None,
         max_attempts: int | None = None,
         timeout: float | None = None,
+        processes: bool = False,
+        middleware: Iterable[Middleware] = (),
     ) -> "_TaskMaker": ...
     def task(
         self,
@@ -190,23 +200,47 @@ class PostgresDb(QueueControl):
         retry: RetryPolicy | None = None,
         max_attempts: int | None = None,
         timeout: float | None = None,
+        processes: bool = False,
+        middleware: Iterable[Middleware] = (),
     ) -> Any:
         """Makes a function a task, whose calls can be submitted as runs: ``@db.task`` or ``@db.task(queue="mail")``.
 
         Args:
-            function: Async, or plain: a plain function runs in a thread. Its annotations say what is stored.
+            function: Async, or plain: a plain function runs in a thread. Its annotations say what is stored; a first parameter
+                that is a `TaskContext`, or for a plain function a `SyncTaskContext`, is filled in.
             name: By which workers and SQL know it. Default: the function's.
             queue: The queue of its runs.
             retry: When failed attempts are repeated.
             max_attempts: How many attempts its runs have, in short for a retry policy.
             timeout: Seconds that an attempt may take, then it has failed; see `RunOptions.timeout`.
+            timeout: Seconds that an attempt may take, then it has failed; see `Task`.
+            processes: Call the function in a process of its own.
+            middleware: Around each execution, see `middleware`.
 
         Raises:
             UsageError: A parameter cannot be stored, or another function has that name.
         """
-        options = {"queue": queue, "retry": retry, "max_attempts": max_attempts, "timeout": timeout}
-        make = partial(_hosting.make_task, self, name=name, **options)
+        make = partial(
+            _hosting.make_task,
+            self,
+            name=name,
+            queue=queue,
+            retry=retry,
+            max_attempts=max_attempts,
+            timeout=timeout,
+            processes=processes,
+            middleware=middleware,
+        )
         return make if function is None else make(function)
+
+    def middleware(self, around: M) -> M:
+        """Puts a function around each execution of each task of this object, in this process; the first is the outermost.
+
+        ``@db.middleware`` before ``async def log(ctx, call_next)``, which gets the `TaskContext` of the run, and returns what
+        ``await call_next()`` has returned, or something else. What it raises counts as raised by the task.
+        """
+        self.middlewares = (*self.middlewares, around)
+        return around
 
     async def submit(self, run: NewRun) -> datetime | None:
         """Inserts a run and, where this process is to execute it, starts the embedded worker.
@@ -282,25 +316,6 @@ class PostgresDb(QueueControl):
             await connected.verbs.approve(run_id, decision)
         self._take_in(connected, queue)
 
-    async def await_runs(
-        self, run_ids: Sequence[str], *, timeout: float | None = None, mode: Literal["all", "any"] = "all"
-    ) -> list[RunOutput[Any]]:
-        """Waits for many runs with one subscription and one query.
-
-        Args:
-            run_ids: Their ids, of any agents or tasks.
-            timeout: Seconds to wait at most.
-            mode: ``"all"`` waits until every run has ended, ``"any"`` until one has.
-
-        Returns:
-            The runs that have ended, in the order of `run_ids`, however they ended; content as stored.
-        """
-        if mode not in ("all", "any"):
-            raise UsageError(f'mode={mode!r}: choose "all" or "any"')
-        wanted = [check_run_id(run_id) for run_id in run_ids]
-        rows = await self._wait(wanted, timeout, first=mode == "any")
-        return [output_from_row(rows[run_id], rows[run_id]["output"], None) for run_id in wanted if run_id in rows]
-
     async def open_stream(self, run_id: str, after: int) -> Reader:
         """A reader of the events of a run that come after one; from now on the run tells what happens to it.
 
@@ -313,36 +328,14 @@ class PostgresDb(QueueControl):
         await connected.verbs.watch(run_id)
         return (connected.following or self._start_following(connected)).open(run_id, after)
 
-    async def aprune(self, older_than: float, *, status: str | None = None, queue: str | None = None) -> int:
-        """Deletes runs that ended more than `older_than` seconds ago, the oldest first, and returns how many they were.
-
-        In short transactions with pauses between them, so that claims go on. Cancelled, it stops after a batch; what was
-        deleted stays so. Sessions keep their rows; a run_id whose run is gone can be submitted anew.
-
-        Args:
-            older_than: Seconds; 0 deletes everything that has ended, also what somebody may be about to read.
-            status: Only ``"completed"``, ``"error"`` or ``"cancelled"`` ones.
-            queue: Only those of one queue.
-
-        Raises:
-            UsageError: An argument cannot be; nothing was deleted.
-        """
-        which = Prunable(older_than=older_than, status=status, queue=queue)
-        return await prune((await self.connected()).verbs, which)
-
-    def prune(self, older_than: float, *, status: str | None = None, queue: str | None = None) -> int:
-        """The same as `aprune`, for code without an event loop."""
-        return run_sync(partial(self.aprune, older_than, status=status, queue=queue))
-
     async def _wait(
         self, run_ids: list[str], timeout: float | None, *, first: bool, or_paused: bool = False, since: float = 0.0
     ) -> dict[str, Row]:
         check_timeout(timeout)
+        waiting = await self._waiters()
         connected = await self.connected()
-        if not connected.waits:
-            self._start_waiting(connected)
         with anyio.move_on_after(timeout):
-            return await connected.waiting.wait(run_ids, first=first, or_paused=or_paused, since=since)
+            return await waiting.wait(run_ids, first=first, or_paused=or_paused, since=since)
         # One last look: with timeout=0, or when the end and the time-out coincide, the row decides.
         rows = await connected.runtime.fetch(
             "look_at_runs", {"run_ids": run_ids, "or_paused": run_ids if or_paused else []}
@@ -354,6 +347,15 @@ class PostgresDb(QueueControl):
         if late is None or (first and ended):
             return ended
         raise await self._timed_out(connected, late, timeout)
+
+    async def _waiters(self) -> Waiting:
+        connected = await self.connected()
+        if not connected.waits:
+            self._start_waiting(connected)
+        return connected.waiting
+
+    async def _reach(self) -> Verbs:
+        return (await self.connected()).verbs
 
     async def _timed_out(self, connected: Connected, run_id: str, timeout: float | None) -> WaitTimeout:
         row = await connected.verbs.get(run_id)
@@ -452,15 +454,13 @@ class _TaskMaker(Protocol):
     """What ``@db.task(...)`` does with the function below it."""
 
     @overload
+    def __call__(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[SyncTaskContext, P], R], /) -> "Task[P, R]": ...
+    @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> "Task[P, R]": ...
-
-
-def check_timeout(timeout: float | None) -> None:
-    """Raises `UsageError` for a time-out that is negative or not a number."""
-    if timeout is not None and not timeout >= 0:
-        raise UsageError(f"timeout={timeout!r}: seconds to wait, 0 or more; None waits as long as it takes")
 
 
 def _check_session_table(name: str) -> str:

@@ -1,7 +1,7 @@
 """Pruning: deletes ended runs batch by batch, and leaves the database to its other work in between."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 
 import anyio
@@ -30,6 +30,8 @@ class Prunable:
     """Only completed, error or cancelled ones; None: all three."""
     queue: str | None = None
     """Only those of one queue; None: of all."""
+    name: str | None = None
+    """Only those of one agent or task; None: of all."""
 
     def __post_init__(self) -> None:
         if not is_duration(self.older_than):
@@ -40,6 +42,8 @@ class Prunable:
             )
         if self.queue is not None and (not isinstance(self.queue, str) or not self.queue):
             raise UsageError(f"queue={self.queue!r}: the name of a queue, or None for all")
+        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+            raise UsageError(f"name={self.name!r}: the name of an agent or a task, or None for all")
 
 
 async def prune(verbs: Verbs, which: Prunable, *, max_batches: int | None = None) -> int:
@@ -56,9 +60,7 @@ async def prune(verbs: Verbs, which: Prunable, *, max_batches: int | None = None
     pruned, after = 0, None
     for _ in count() if max_batches is None else range(max_batches):
         started = time.monotonic()
-        deleted, after = await verbs.prune(
-            which.older_than, status=which.status, queue=which.queue, after=after, batch=_BATCH
-        )
+        deleted, after = await verbs.prune(**asdict(which), after=after, batch=_BATCH)
         pruned += deleted
         if after is None:
             break

@@ -180,6 +180,14 @@ class WorkerCard:
     lease: float
 
 
+class TaskRun(NamedTuple):
+    """What a task is told of its run beside its input."""
+
+    metadata: dict[str, Any]
+    steps: list[dict[str, Any]]
+    """Those that earlier attempts have recorded: step, kind, name, data, remaining; see `get_task_run.sql`."""
+
+
 class Kept(NamedTuple):
     """What a run learns when it records a step."""
 

@@ -28,6 +28,7 @@ from pgrun.db.records import (
     Place,
     Placed,
     Position,
+    TaskRun,
     Told,
     WorkerCard,
 )
@@ -254,6 +255,28 @@ class Verbs:
             rows = await self._runtime.fetch_tuples("record_step", {**params, **held})
         return Kept(*rows[0]) if rows else None
 
+    async def record_sleep(self, claimed: Claimed, *, number: int, name: str, seconds: float) -> float | None:
+        """Records as a step that a run sleeps for so long; returns the seconds that are left, None if the claim was stale."""
+        held = {"run_id": claimed.run_id, "fence": claimed.fence}
+        params = {**held, "number": number, "name": name, "seconds": seconds}
+        row = await self._runtime.fetch_one("record_sleep", params)
+        return None if row is None else float(row["remaining"])
+
+    async def task_run(self, run_id: str) -> TaskRun:
+        """What a task that asks for its context is told; nothing, if the run has been deleted meanwhile."""
+        rows = await self._runtime.fetch("get_task_run", {"run_id": run_id})
+        return TaskRun(rows[0]["metadata"] if rows else {}, [row for row in rows if row["step"] is not None])
+
+    async def attempts(self, run_id: str) -> list[Row]:
+        """What went wrong with a run, the oldest first; see `get_attempts.sql`."""
+        return await self._runtime.fetch("get_attempts", {"run_id": run_id})
+
+    async def write_progress(self, progress: Mapping[tuple[str, int], Mapping[str, Any]]) -> set[str]:
+        """Notes how far runs have come, by run_id and fence, 200 at most; returns the ids of those that are noted."""
+        runs = {run_id: {"fence": fence, "progress": said} for (run_id, fence), said in progress.items()}
+        noted = await self._runtime.fetch_tuples("write_progress", {"progress": _json(runs)})
+        return {run_id for (run_id,) in noted}
+
     async def release_unheard(self, ending: Ending) -> str | None:
         """Gives back a run that must not end before it has heard what was said to it; its status, None if it is not so."""
         step = (ending.answer and ending.answer()) or {
@@ -470,6 +493,34 @@ class Verbs:
         assert row is not None
         return str(row["status"])
 
+    async def retry_failed(
+        self,
+        *,
+        queue: str | None,
+        name: str | None,
+        error_type: str | None,
+        since: float | None,
+        until: datetime | None,
+        batch: int,
+    ) -> tuple[int, datetime]:
+        """Makes up to `batch` runs that ended in error due again, within the last `since` seconds; None means any.
+
+        Returns how many, and the `until` of the next call; when it was none, none is left.
+        """
+        which = _failed(queue, name, error_type, since)
+        params = {**which, "until": until.isoformat() if until else "", "batch": batch}
+        row = await self._runtime.fetch_one("retry_failed", params)
+        assert row is not None
+        return int(row["retried"]), row["until"]
+
+    async def count_failed(
+        self, *, queue: str | None, name: str | None, error_type: str | None, since: float | None
+    ) -> int:
+        """How many runs `retry_failed` would make due again with the same arguments."""
+        row = await self._runtime.fetch_one("count_failed", _failed(queue, name, error_type, since))
+        assert row is not None
+        return int(row["failed"])
+
     async def list_runs(
         self,
         *,
@@ -490,16 +541,23 @@ class Verbs:
         return await self._runtime.fetch("list_runs", {**filters, **found})
 
     async def prune(
-        self, older_than: float, *, status: str | None, queue: str | None, after: datetime | None, batch: int
+        self,
+        older_than: float,
+        *,
+        status: str | None,
+        queue: str | None,
+        name: str | None,
+        after: datetime | None,
+        batch: int,
     ) -> tuple[int, datetime | None]:
-        """Deletes up to `batch` runs that ended more than `older_than` seconds ago; None for status and queue means any.
+        """Deletes up to `batch` runs that ended more than `older_than` seconds ago; None for status, queue and name means any.
 
         Returns how many were deleted, and the `after` of the next call; None when nothing is left.
         """
         row = await self._runtime.fetch_one(
             "prune_runs",
             {
-                **_prunable(older_than, status, queue),
+                **_prunable(older_than, status, queue, name),
                 "after": after and after.isoformat(),
                 "batch": batch,
             },
@@ -507,9 +565,11 @@ class Verbs:
         assert row is not None
         return row["deleted"], row["reached"]
 
-    async def count_prunable(self, older_than: float, *, status: str | None, queue: str | None) -> int:
+    async def count_prunable(
+        self, older_than: float, *, status: str | None, queue: str | None, name: str | None = None
+    ) -> int:
         """How many runs `prune` would delete with the same arguments, until nothing is left."""
-        row = await self._runtime.fetch_one("count_prunable", _prunable(older_than, status, queue))
+        row = await self._runtime.fetch_one("count_prunable", _prunable(older_than, status, queue, name))
         assert row is not None
         return int(row["prunable"])
 
@@ -603,8 +663,13 @@ def _ending(ending: Ending) -> str:
     return ",".join(members) + "}"
 
 
-def _prunable(older_than: float, status: str | None, queue: str | None) -> dict[str, Any]:
-    return {"older_than": older_than, "status": status or "", "queue": queue or ""}
+def _failed(queue: str | None, name: str | None, error_type: str | None, since: float | None) -> dict[str, Any]:
+    past = "" if since is None else str(since)
+    return {"queue": queue or "", "name": name or "", "error_type": error_type or "", "since": past}
+
+
+def _prunable(older_than: float, status: str | None, queue: str | None, name: str | None) -> dict[str, Any]:
+    return {"older_than": older_than, "status": status or "", "queue": queue or "", "name": name or ""}
 
 
 def _json(value: Any) -> str:

@@ -8,7 +8,7 @@ the polling interval only decide when to look; what counts is the row.
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import suppress
 
 import anyio
@@ -17,7 +17,7 @@ from pgrun import events
 from pgrun._jitter import uniform
 from pgrun.db._connection import Row
 from pgrun.db._runtime import Runtime
-from pgrun.errors import PgrunError, RunNotFound
+from pgrun.errors import PgrunError, RunNotFound, UsageError
 from pgrun.settings import Settings
 
 _log = logging.getLogger("pgrun.db")
@@ -55,9 +55,7 @@ class Waiting:
             RunNotFound: One of them does not exist.
             DatabaseUnavailable: The database was lost and did not come back in time.
         """
-        waiter = _Waiter(set(run_ids), first, or_paused)
-        for run_id in waiter.open:
-            self._waiters.setdefault(run_id, []).append(waiter)
+        waiter = self._register(_Waiter(set(run_ids), first, or_paused))
         if self._listening_since >= since or any(run_id in self._heard for run_id in waiter.open):
             self._ask(waiter.open)
         try:
@@ -67,6 +65,33 @@ class Waiting:
         if waiter.error is not None:
             raise waiter.error
         return waiter.rows
+
+    async def each(self, run_ids: Sequence[str], deadline: float) -> AsyncGenerator[Row, None]:
+        """The rows of these runs in the order in which they end; ends early at the deadline, on the clock of the event loop.
+
+        Raises:
+            RunNotFound: One of them does not exist.
+            DatabaseUnavailable: The database was lost and did not come back in time.
+        """
+        waiter = self._register(_Waiter(set(run_ids), True, False))
+        self._ask(waiter.open)
+        try:
+            while waiter.open:
+                with anyio.move_on_after(deadline - anyio.current_time()):
+                    await waiter.ended.wait()
+                if waiter.error is not None:
+                    raise waiter.error
+                if not waiter.rows:
+                    return
+                for row in waiter.take():
+                    yield row
+        finally:
+            self._forget(waiter, run_ids)
+
+    def _register(self, waiter: "_Waiter") -> "_Waiter":
+        for run_id in waiter.open:
+            self._waiters.setdefault(run_id, []).append(waiter)
+        return waiter
 
     async def serve(self) -> None:
         """Looks at runs whenever there is a reason to; runs for as long as the loop does."""
@@ -186,6 +211,12 @@ class _Waiter:
         if self._first or not self.open:
             self.ended.set()
 
+    def take(self) -> Iterable[Row]:
+        """What has ended since it was taken last."""
+        rows, self.rows = self.rows, {}
+        self.ended = anyio.Event()
+        return rows.values()
+
     def fail(self, error: PgrunError) -> None:
         self.error = error
         self.ended.set()
@@ -194,3 +225,9 @@ class _Waiter:
 def not_found(run_id: str) -> RunNotFound:
     """What a caller is told who waits for a run that does not exist."""
     return RunNotFound(f"no run {run_id} exists", run_id=run_id)
+
+
+def check_timeout(timeout: float | None) -> None:
+    """Raises `UsageError` for a time-out that is negative or not a number."""
+    if timeout is not None and not timeout >= 0:
+        raise UsageError(f"timeout={timeout!r}: seconds to wait, 0 or more; None waits as long as it takes")

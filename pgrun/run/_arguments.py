@@ -13,15 +13,15 @@ from pgrun.run._storable import find_unstorable, path_text, to_jsonable
 
 
 class Arguments:
-    """The parameters of one function as an object in JSON, one member each.
+    """The parameters of one function, all but perhaps one, as an object in JSON, one member each.
 
     Raises:
         UsageError: A parameter cannot be given by name, or its type has no JSON form; the message names it.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any]) -> None:
+    def __init__(self, name: str, function: Callable[..., Any], *, without: str | None = None) -> None:
         self._name = name
-        parameters = parameters_of(function, f'task "{name}"')
+        parameters = [each for each in parameters_of(function, f'task "{name}"') if each.name != without]
         for each in parameters:
             adapter_of(each.annotation, f'task "{name}": parameter {each.name}')
         self._order = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
@@ -36,7 +36,7 @@ class Arguments:
             UsageError: They do not fit the function, or cannot be stored; the message names the argument.
         """
         if args:
-            kwargs = self._named(args, kwargs)
+            kwargs = self.named(args, kwargs)
         try:
             return self._form.dump(kwargs, self._name)
         except ValidationError as error:
@@ -70,7 +70,12 @@ class Arguments:
             raise UsageError(self._complaint(error)) from None
         return found
 
-    def _named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """All arguments of a call by their names.
+
+        Raises:
+            UsageError: There are too many, or one is given twice.
+        """
         if len(args) > len(self._order):
             raise UsageError(f"{self._name}: {len(args)} arguments by position, it takes {len(self._order)}")
         named = dict(zip(self._order, args, strict=False))

@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from pgrun import errors
 from pgrun._sync import iterate_sync, run_sync
 from pgrun.errors import AttemptError, RunCancelled, RunExpired, RunFailed, UsageError
+from pgrun.run.abandon import cancelling_if_abandoned
 from pgrun.run.event import RunEvent, check_after
+from pgrun.run.progress import Progress
 from pgrun.run.requirement import RunRequirement
 
 T = TypeVar("T")
@@ -122,6 +124,15 @@ class RunHandle(Protocol):
     def events(self, run_id: str, after: int) -> AsyncGenerator[RunEvent, None]:
         """The events of the run that come after one, until its end."""
 
+    async def look(self, run_id: str) -> "RunOutput[Any]":
+        """The run as it stands."""
+
+    async def cancel(self, run_id: str) -> bool:
+        """Cancels the run; whether it is or will be."""
+
+    def read(self, row: Mapping[str, Any]) -> "RunOutput[Any]":
+        """The run from its row."""
+
 
 class RunOutput(BaseModel, Generic[T]):
     """A run as it stood when it was read: request, status, answer and what it used.
@@ -155,6 +166,8 @@ class RunOutput(BaseModel, Generic[T]):
     metadata: dict[str, Any] = Field(default_factory=dict)
     duplicate: bool = False
     """Whether what was submitted is this run, which was there before, because of its key or run_id."""
+    progress: Progress | None = None
+    """How far its task says that it has come."""
 
     _handle: RunHandle | None = PrivateAttr(default=None)
 
@@ -168,11 +181,13 @@ class RunOutput(BaseModel, Generic[T]):
         """What it waits for: decide on each, then ``agent.acontinue_run(run)``. Empty unless it is paused."""
         return [each for each in self.requirements if not each.is_stored] if self.is_paused else []
 
-    async def aresult(self, timeout: float | None = None) -> T:
+    async def aresult(self, timeout: float | None = None, *, cancel_on_abandon: bool = False) -> T:
         """Waits for the end of the run without polling and returns its typed content; also while it waits for a person.
 
         Args:
-            timeout: Seconds to wait at most; None waits as long as it takes. Cancelling the wait does not cancel the run.
+            timeout: Seconds to wait at most; None waits as long as it takes.
+            cancel_on_abandon: Whether the run is cancelled if this wait ends before it: after `timeout`, or because the caller is
+                cancelled. By default it goes on.
 
         Raises:
             RunFailed: It ended in `error`; the cause is the error of its last attempt.
@@ -180,11 +195,14 @@ class RunOutput(BaseModel, Generic[T]):
             WaitTimeout: It has not ended yet.
             RunNotFound: It does not exist any more.
         """
-        return result_of(await self.awaited(timeout))
+        if not cancel_on_abandon:
+            return result_of(await self.awaited(timeout))
+        async with cancelling_if_abandoned(lambda: self._reach().cancel(self.run_id)):
+            return result_of(await self.awaited(timeout))
 
-    def result(self, timeout: float | None = None) -> T:
+    def result(self, timeout: float | None = None, *, cancel_on_abandon: bool = False) -> T:
         """The same as `aresult`, for code without an event loop."""
-        return run_sync(self.aresult, timeout)
+        return run_sync(partial(self.aresult, timeout, cancel_on_abandon=cancel_on_abandon))
 
     async def awaited(self, timeout: float | None = None) -> "RunOutput[T]":
         """The run once it has ended, however it ended; else as `aresult`."""
@@ -236,14 +254,44 @@ class Run(Generic[T]):
     def __repr__(self) -> str:
         return f"<Run {self.run_id}>"
 
-    async def aresult(self, timeout: float | None = None) -> T:
+    async def aresult(self, timeout: float | None = None, *, cancel_on_abandon: bool = False) -> T:
         """Waits for the end of the run without polling and returns its typed result; else as `RunOutput.aresult`."""
-        ended: RunOutput[T] = await self._handle.wait(self.run_id, timeout)
-        return result_of(ended)
+        if not cancel_on_abandon:
+            ended: RunOutput[T] = await self._handle.wait(self.run_id, timeout)
+            return result_of(ended)
+        async with cancelling_if_abandoned(self.acancel):
+            return await self.aresult(timeout)
 
-    def result(self, timeout: float | None = None) -> T:
+    def result(self, timeout: float | None = None, *, cancel_on_abandon: bool = False) -> T:
         """The same as `aresult`, for code without an event loop."""
-        return run_sync(self.aresult, timeout)
+        return run_sync(partial(self.aresult, timeout, cancel_on_abandon=cancel_on_abandon))
+
+    async def acancel(self) -> bool:
+        """Cancels the run, whoever executes it: one that waits at once, a running one as soon as its worker has stopped it.
+
+        Returns:
+            Whether it is cancelled or being cancelled; False if it had already ended otherwise.
+
+        Raises:
+            RunNotFound: It does not exist any more.
+        """
+        return await self._handle.cancel(self.run_id)
+
+    def cancel(self) -> bool:
+        """The same as `acancel`, for code without an event loop."""
+        return run_sync(self.acancel)
+
+    async def aprogress(self) -> Progress | None:
+        """How far the run says that it has come; None if it has said nothing. Its events tell it as it comes.
+
+        Raises:
+            RunNotFound: It does not exist any more.
+        """
+        return (await self._handle.look(self.run_id)).progress
+
+    def progress(self) -> Progress | None:
+        """The same as `aprogress`, for code without an event loop."""
+        return run_sync(self.aprogress)
 
     def aevents(self, after: int = 0) -> AsyncGenerator[RunEvent, None]:
         """What becomes of the run: attempts, and its end; else as `RunOutput.aevents`."""
@@ -268,6 +316,7 @@ def output_from_row(row: Mapping[str, Any], content: Any, handle: RunHandle | No
         attempt=row["attempt"],
         metrics=RunMetrics.model_validate(row["metrics"]),
         tools=row["tools"] or [],
+        progress=row["progress"],
         requirements=row["requirements"] or [],
         created_at=row["created_at"],
         started_at=row["started_at"],

@@ -25,6 +25,7 @@ class RunEvent(BaseModel):
     tool_call_started        call_id, name, arguments
     tool_call_completed      call_id, name, duration in seconds; result or error: what the model is shown
     model_call_completed     model, usage, duration in seconds; the next text begins another answer
+    progress                 fraction, done, total, message: what of it a task has said
     retried, released        error, due_at: another attempt follows; the answer so far is void
     paused                   requirements: what a person has to decide
     resumed                  (it goes on)

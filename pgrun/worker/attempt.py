@@ -19,7 +19,7 @@ from pydantic_core import from_json, to_json
 from pgrun.agent import known_definition
 from pgrun.db.records import Claimed, Ending
 from pgrun.db.verbs import Verbs
-from pgrun.errors import AnswerQueued, AttemptError, AttemptTimeout, ModelUnavailable, QuotaExceeded, UsageError
+from pgrun.errors import AnswerQueued, AttemptError, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
 from pgrun.run.base import RunMetrics, ToolExecution
@@ -32,14 +32,19 @@ from pgrun.run.journal import Journal
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.run.requirement import RunPaused
 from pgrun.run.stream import Stream
+from pgrun.run.task_host import Asleep
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
+from pgrun.verdict import Discard, Snooze, Verdict
 from pgrun.worker.children import StoredChildren, Submit
 from pgrun.worker.decision import Decision, Leave, Park, Pause, Release, Retry
+from pgrun.worker.follow_up import delay_after, find, traceback_of
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
 from pgrun.worker.limits import Limits
+from pgrun.worker.progress import ProgressNotes
 from pgrun.worker.state import begin_state, told_to
+from pgrun.worker.task_work import TaskWork, TaskWorkInContext
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -61,15 +66,17 @@ class Attempt:
         submit: Submit | None = None,
         stream: Stream | None = None,
         on_wait: Callable[[], None] = lambda: None,
+        notes: ProgressNotes | None = None,
     ) -> None:
         self._claimed = claimed
+        self._notes = notes
         self._stream = stream
         self._settings = settings
         self._verbs = verbs
         self._submit = submit
         self._on_wait = on_wait
         self._started = time.monotonic()
-        self._work: _AgentWork | _TaskWork | None = None
+        self._work: _AgentWork | TaskWork | None = None
         self._limits: Limits | None = None
 
     @property
@@ -97,11 +104,13 @@ class Attempt:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
         claimed = self._claimed
         try:
-            work = self._work = _TaskWork(claimed) if claimed.kind == "task" else await self._agent_work()
+            work = self._work = self._task_work() if claimed.kind == "task" else await self._agent_work()
             limits = self._limits = Limits.of(claimed, work.timeout)
             content, content_type = await (work.execute() if limits is None else limits.hold(work.execute_or_leave))
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
+        except Asleep as asleep:
+            return Leave(asleep.seconds)
         except AnswerQueued:
             return Leave(_LOOK_AGAIN, self.metrics)
         except ChildrenOpen:
@@ -117,10 +126,24 @@ class Attempt:
             return self._after(error)  # what it awaited was cancelled, and not the run
         except (Exception, SystemExit) as error:
             return self._after(error)
+        except BaseExceptionGroup as group:  # of a task group in a task
+            if (sleeper := find(group, Asleep)) is not None:
+                return Leave(sleeper.seconds)
+            if _is_stopped() or find(group, KeyboardInterrupt):
+                raise
+            return self._after(group)
         ending = Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
         if isinstance(work, _AgentWork):
             ending.heard, ending.answer = work.heard, work.last_answer
         return ending
+
+    def _task_work(self) -> "TaskWork":
+        claimed, task = self._claimed, registered_tasks().get(self._claimed.name)
+        if task is None:
+            raise _unknown(claimed)
+        if self._verbs is None or self._notes is None or not task.needs_context:
+            return TaskWork(task, claimed)
+        return TaskWorkInContext(task, claimed, self._verbs, self._notes)
 
     async def _agent_work(self) -> "_AgentWork":
         claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
@@ -134,13 +157,19 @@ class Attempt:
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
-        if _may_retry(error) and claimed.attempt < claimed.max_attempts:
-            retry_after = error.retry_after if isinstance(error, ModelUnavailable) else None
-            policy = self._work.policy if self._work else RetryPolicy()
-            delay = policy.delay(claimed.attempt, retry_after=retry_after)
-            if self._limits is None or self._limits.allows(time.monotonic() - self._started + delay):
-                return Retry(delay, _error(claimed, error), self.metrics, self._leaves_call)
-        failure, keeps_call = _error(claimed, error), self._leaves_call
+        said = find(error, Verdict)
+        error = said or error
+        failure, policy = _error(claimed, error), self._work.policy if self._work else RetryPolicy()
+        if isinstance(said, Snooze):
+            return Release(said.seconds, failure, self.metrics, self._leaves_call)
+        if isinstance(said, Discard) and said.cancel:
+            return Ending(claimed, "cancelled", self.metrics, error=failure, tools=self.tools)
+        delay = delay_after(error, policy, claimed.attempt, claimed.max_attempts)
+        if delay is not None and (
+            self._limits is None or self._limits.allows(time.monotonic() - self._started + delay)
+        ):
+            return Retry(delay, failure, self.metrics, self._leaves_call)
+        keeps_call = self._leaves_call
         return Ending(claimed, "error", self.metrics, error=failure, tools=self.tools, keeps_call=keeps_call)
 
     @property
@@ -174,26 +203,6 @@ def _unknown(claimed: Claimed) -> _UnknownHere:
         f'no worker here knows the agent or task "{claimed.name}": start one that imports it '
         "(pgrun worker --import your.module), or use the agent once from Python, which stores its definition"
     )
-
-
-class _TaskWork:
-    """A call of a Python function."""
-
-    def __init__(self, claimed: Claimed) -> None:
-        task = registered_tasks().get(claimed.name)
-        if task is None:
-            raise _unknown(claimed)
-        self._task = task
-        self._input = claimed.input
-        self.policy = task.retry
-        self.timeout = task.timeout
-
-    async def execute(self) -> tuple[bytes, None]:
-        return await self._task.execute(self._input), None
-
-    async def execute_or_leave(self) -> tuple[bytes, None]:
-        """The same; a cancellation leaves the thread of a plain function to itself, for nothing can stop that."""
-        return await self._task.execute(self._input, may_leave=True), None
 
 
 class _AgentWork:
@@ -258,7 +267,7 @@ class _AgentWork:
         return await self._execution.take(), self._output.name if self._output else "str"
 
 
-def _holds_session(work: "_AgentWork | _TaskWork | None") -> bool:
+def _holds_session(work: "_AgentWork | TaskWork | None") -> bool:
     return not isinstance(work, _AgentWork) or work.holds_session
 
 
@@ -291,11 +300,6 @@ def _schema(json_schema: str) -> OutputSchema[Any]:
     return known_type(data) or OutputSchema.from_json(data)
 
 
-def _may_retry(error: BaseException) -> bool:
-    """Whether another attempt may end better: the provider was unavailable, or something nobody foresaw went wrong."""
-    return isinstance(error, ModelUnavailable | AttemptTimeout) or not isinstance(error, AttemptError | UsageError)
-
-
 def _read_metrics(claimed: Claimed) -> RunMetrics:
     try:
         return RunMetrics.model_validate_json(claimed.metrics)
@@ -306,10 +310,13 @@ def _read_metrics(claimed: Claimed) -> RunMetrics:
 
 def _error(claimed: Claimed, error: BaseException) -> dict[str, Any]:
     """The failure as it is stored, for people and for `RunFailed`."""
-    if not isinstance(error, AttemptError | UsageError):
+    is_foreseen = isinstance(error, AttemptError | UsageError | Verdict)
+    if not is_foreseen:
         _log.exception("%r raised", claimed, exc_info=error)
     kind = "UnknownName" if isinstance(error, _UnknownHere) else type(error).__name__
     details = error.details if isinstance(error, AttemptError) else {}
+    if not is_foreseen or (isinstance(error, Verdict) and error.__cause__ is not None):
+        details = {**details, "traceback": traceback_of(error)}
     message = storable_text(_text(error)) or type(error).__name__
     return {"type": kind, "message": message, "attempt": claimed.attempt, **_storable(details)}
 

@@ -37,16 +37,16 @@ class Retention:
         try:
             await self._verbs.forget_workers()
             await self._prune_events(self._settings.event_retention)
-            if self._settings.retention is None:
-                return
-            which = Prunable(older_than=self._settings.retention)
-            pruned = await prune(self._verbs, which, max_batches=_MAX_BATCHES)
+            for status, older_than in self._settings.retentions.items():
+                await self._prune_runs(status, older_than)
         except PgrunError as error:
             _log.warning("pruning is put off: %s", error)
-            return
-        if pruned:
+
+    async def _prune_runs(self, status: str | None, older_than: float) -> None:
+        which = Prunable(older_than=older_than, status=status)
+        if pruned := await prune(self._verbs, which, max_batches=_MAX_BATCHES):
             events.emit("pruned", runs=pruned)
-            _log.info("pruned %s runs that ended more than %g s ago", pruned, self._settings.retention)
+            _log.info("pruned %s runs that ended more than %g s ago", pruned, older_than)
 
     async def _prune_events(self, older_than: float | None) -> None:
         if older_than is None:

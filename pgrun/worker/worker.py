@@ -30,6 +30,7 @@ from pgrun.worker.left_calls import LEFT, LeftCalls
 from pgrun.worker.limited import Limited
 from pgrun.worker.maintenance import Maintenance
 from pgrun.worker.pace import Pace
+from pgrun.worker.progress import ProgressNotes
 from pgrun.worker.recorder import Recorder
 from pgrun.worker.retention import Retention
 from pgrun.worker.slots import Slots
@@ -119,6 +120,7 @@ class Worker:
             stack.callback(listener.subscribe(self.db.listen_address or address, address, self.db.schema, self))
             recorder = Recorder(self._verbs, lambda written: slots.leave(written))
             self._streams = streams = Streams(self._verbs, recorder)
+            self._notes = ProgressNotes(self._verbs, self._connected.runtime.call_soon)
             # A group of its own around the others, because the last of them may still have an ending to write.
             recording = await stack.enter_async_context(anyio.create_task_group())
             recording.start_soon(recorder.write_endings, name="pgrun endings")
@@ -131,6 +133,7 @@ class Worker:
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
             self._tasks.start_soon(self._maintain_forever, name="pgrun maintenance")
             self._tasks.start_soon(Expiry(self._verbs, self.db.settings).look_forever, name="pgrun expiry")
+            self._tasks.start_soon(self._notes.write_forever, name="pgrun progress")
             # Beside maintenance and not within: a rescue must not wait until something is pruned.
             self._tasks.start_soon(Retention(self._verbs, self.db.settings).look_forever, name="pgrun retention")
             self._tasks.start_soon(
@@ -301,7 +304,10 @@ class Worker:
         return look
 
     def _begin(self, claimed: Claimed, stream: Stream | None, on_wait: Callable[[], None]) -> Attempt:
-        return Attempt(claimed, self.db.settings, self._verbs, submit=self.db.submit, stream=stream, on_wait=on_wait)
+        submit, notes = self.db.submit, self._notes
+        return Attempt(
+            claimed, self.db.settings, self._verbs, submit=submit, stream=stream, on_wait=on_wait, notes=notes
+        )
 
     def _cancel(self, run_ids: Collection[str]) -> None:
         if self._slots:

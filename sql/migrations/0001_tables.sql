@@ -78,6 +78,7 @@ create table pgrun.jobs (
     steering            jsonb check (jsonb_typeof(steering) = 'array'),
     context             jsonb check (jsonb_typeof(context) = 'object'),
     state_undo          jsonb check (jsonb_typeof(state_undo) = 'object'),
+    progress            jsonb check (jsonb_typeof(progress) = 'object'),
     metadata            jsonb not null default '{}',
     tags                text[],
     concurrency_key     text check (concurrency_key <> ''),
@@ -124,7 +125,7 @@ comment on column pgrun.jobs.definition is 'Everything a worker without user cod
 comment on column pgrun.jobs.output_schema is 'JSON Schema that the output must match. Null: plain text.';
 comment on column pgrun.jobs.output is 'The validated answer; only completed runs have one.';
 comment on column pgrun.jobs.content_type is 'Name of the type of the output, str for plain text.';
-comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds). Null once completed.';
+comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds, traceback). Null once completed.';
 comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
 comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_at, decision_id. Null: nothing.';
@@ -133,6 +134,7 @@ comment on column pgrun.jobs.call is 'The call of the model that is under way, w
 comment on column pgrun.jobs.steering is 'What was said to the run while it was open, see pgrun.steer: a list of message_id, content and sent_at, which only grows. Null: nothing.';
 comment on column pgrun.jobs.context is 'What an agent is told beside the input: user_id, dependencies, session_state (merged into that of the session when the run begins), images, files. Null: nothing.';
 comment on column pgrun.jobs.state_undo is 'What the run has changed in the state of its session: of each key the value before and after, for a rollback. Null: nothing.';
+comment on column pgrun.jobs.progress is 'How far it says that it has come: fraction from 0 to 1, done, total, message, updated_at; what is not known is left out. Null: it has said nothing.';
 comment on column pgrun.jobs.metadata is 'Whatever the submitter wants to find again.';
 comment on column pgrun.jobs.tags is 'Words to find it by: where tags @> array[''import'']. Null: none.';
 comment on column pgrun.jobs.concurrency_key is 'Runs of a queue that have keys start key by key in turn, and of each key as many at once as queues.key_concurrency says. Null: it counts for the queue only, and takes turns with the keys like one of them.';
@@ -164,6 +166,8 @@ create index jobs_history on pgrun.jobs (session_id, session_seq)
 create index jobs_children on pgrun.jobs (parent_run_id) where parent_run_id is not null;
 -- queue_stats, failures and retention: what ended when.
 create index jobs_finished on pgrun.jobs (finished_at) where finished_at is not null;
+-- What failed, however much has completed: failures, and those who retry many of them.
+create index jobs_failed on pgrun.jobs (finished_at) where status = 'error';
 -- Retention of events: whose there may be. Empty where nobody reads along.
 create index jobs_streamed on pgrun.jobs (finished_at) where streams and finished_at is not null;
 -- Keys: one run at a time. The same condition is in _submit. Rows without a key pay the look at one column, as with those below.
@@ -179,7 +183,7 @@ create index jobs_limited on pgrun.jobs (least(deadline_at, case when started_at
 create table pgrun.steps (
     run_id      uuid not null references pgrun.jobs on delete cascade,
     step        int not null check (step > 0),
-    kind        text not null check (kind in ('model_call', 'tool_call', 'message', 'state', 'hook')),
+    kind        text not null check (kind in ('model_call', 'tool_call', 'message', 'state', 'hook', 'step', 'sleep')),
     name        text not null,
     attempt     smallint not null,
     data        jsonb not null,
@@ -190,12 +194,41 @@ create table pgrun.steps (
 comment on table  pgrun.steps is 'The journal of runs, append only: what an attempt that takes over need not do and pay for again. The last answer of a completed run is in jobs alone.';
 comment on column pgrun.steps.run_id is 'Whose step it is.';
 comment on column pgrun.steps.step is 'Its place in the run, counted from 1 in the order in which steps began.';
-comment on column pgrun.steps.kind is 'A call of the model or of a tool; messages that were said to the run and heard here; changes of the session''s state before it began; a hook.';
-comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool or hook; steer for messages, session_state for its state.';
+comment on column pgrun.steps.kind is 'A call of the model or of a tool; messages that were said to the run and heard here; changes of the session''s state before it began; a hook. Of a task: a step that it takes, or a sleep.';
+comment on column pgrun.steps.name is 'The provider''s name of the model, or the name of the tool, hook or step, with # and a number from the second of that name on; steer for messages, session_state for its state.';
 comment on column pgrun.steps.attempt is 'The attempt that did it.';
-comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool; a list of texts; a list of changes; the input or content that a hook left.';
+comment on column pgrun.steps.data is 'What came of it: text, calls, items, usage, response_id of a model''s answer; call_id, arguments, result or error of a tool; a list of texts; a list of changes; the input or content that a hook left; what a step returned; until when a run sleeps.';
 comment on column pgrun.steps.duration is 'Seconds it took.';
 comment on column pgrun.steps.finished_at is 'It was recorded.';
+
+create table pgrun.attempts (
+    run_id      uuid not null references pgrun.jobs on delete cascade,
+    fence       bigint not null,
+    attempt     smallint not null,
+    worker_id   uuid,
+    started_at  timestamptz,
+    finished_at timestamptz not null default now(),
+    duration    float8,
+    outcome     text not null check (outcome in ('failed', 'timed_out', 'lost')),
+    error_type  text,
+    message     text,
+    traceback   text,
+    retry_delay float8,
+    primary key (run_id, fence)
+);
+comment on table  pgrun.attempts is 'What went wrong: one row for each attempt that failed, took too long, or was lost with its worker. Written in the transaction that decides what follows; a run that succeeds at once has none.';
+comment on column pgrun.attempts.run_id is 'Whose attempt it was.';
+comment on column pgrun.attempts.fence is 'The claim with which it began; it rises over all attempts, also those after a retry by a person.';
+comment on column pgrun.attempts.attempt is 'Its number, as in jobs.attempt.';
+comment on column pgrun.attempts.worker_id is 'The worker that made it.';
+comment on column pgrun.attempts.started_at is 'It was claimed.';
+comment on column pgrun.attempts.finished_at is 'Its failure was written; for one that was lost, its loss was found out.';
+comment on column pgrun.attempts.duration is 'Seconds between the two.';
+comment on column pgrun.attempts.outcome is 'failed: an error; timed_out: it took longer than its task allows; lost: its worker died.';
+comment on column pgrun.attempts.error_type is 'Name of the error, for example ValueError.';
+comment on column pgrun.attempts.message is 'What it said.';
+comment on column pgrun.attempts.traceback is 'Where it was raised, the last lines of it. Null where nobody needs to know: an error with which a task or model ends its run on purpose.';
+comment on column pgrun.attempts.retry_delay is 'Seconds until the next attempt was due. Null: none followed by itself.';
 
 create table pgrun.left_calls (
     run_id      uuid not null references pgrun.jobs on delete cascade,
@@ -222,7 +255,7 @@ create table pgrun.events (
 comment on table  pgrun.events is 'The streams of runs that somebody reads, append only: what happened to a run, and what its model said piece by piece. select pgrun.watch(run_id) begins one.';
 comment on column pgrun.events.run_id is 'Whose event it is.';
 comment on column pgrun.events.seq is 'Its place in the stream of the run: 1, 2, 3 … without a gap, over all attempts.';
-comment on column pgrun.events.kind is 'text, thought, tool_call_announced, tool_call_started, tool_call_completed, model_call_completed: told by the worker. started, retried, released, paused, resumed, completed, error, cancelled: what became of the run, told in the transaction that did it.';
+comment on column pgrun.events.kind is 'text, thought, tool_call_announced, tool_call_started, tool_call_completed, model_call_completed, progress: told by the worker. started, retried, released, paused, resumed, completed, error, cancelled: what became of the run, told in the transaction that did it.';
 comment on column pgrun.events.data is 'What belongs to it; sql/README.md lists it by kind.';
 comment on column pgrun.events.attempt is 'The attempt it belongs to.';
 comment on column pgrun.events.created_at is 'When it was written; in a stream that began later than its run, when it happened.';

@@ -323,6 +323,27 @@ create trigger jobs_left_call after update on pgrun.jobs
                        and new.call ->> 'response_id' is not null)
     execute function pgrun._leave_call();
 
+-- The history of what went wrong, written with whatever decides on it: a retry, an end, a rescue. Giving a run back is no failure, and
+-- returns the attempt. An attempt that succeeds costs the look at two columns.
+create function pgrun._note_attempt() returns trigger language plpgsql as $$
+begin
+    insert into pgrun.attempts (run_id, fence, attempt, worker_id, started_at, duration, outcome, error_type, message, traceback,
+                                retry_delay)
+    values (old.run_id, old.fence, old.attempt, old.worker_id, old.started_at, extract(epoch from now() - old.started_at)::float8,
+            case new.error ->> 'type' when 'LeaseLost' then 'lost' when 'AttemptTimeout' then 'timed_out' else 'failed' end,
+            new.error ->> 'type', new.error ->> 'message', new.error ->> 'traceback',
+            case new.status when 'pending' then greatest(extract(epoch from new.due_at - now())::float8, 0) end)
+    on conflict (run_id, fence) do nothing;
+    return null;
+end $$;
+comment on function pgrun._note_attempt() is 'Trigger: notes an attempt that failed, took too long, or was lost with its worker.';
+
+create trigger jobs_attempted after update on pgrun.jobs
+    for each row when (old.status = 'running' and new.status not in ('running', 'completed', 'paused')
+                       and (new.status = 'error' or new.attempt = old.attempt)
+                       and new.error is not null and (new.status <> 'cancelled' or new.error is distinct from old.error))
+    execute function pgrun._note_attempt();
+
 -- The wake-up: one notification per statement and queue, never per row, and only for runs that may start soon: pgrun_wake for what
 -- is due, pgrun_soon for what will be within ten seconds. That is longer than an idle worker sleeps, so whatever is due later it
 -- finds by itself. And none where a worker is awake that can
@@ -412,11 +433,11 @@ begin
             case told
                 when 'started' then jsonb_build_object('attempt', new.attempt, 'worker_id', new.worker_id)
                 when 'completed' then jsonb_build_object('output', new.output, 'content_type', new.content_type, 'metrics', new.metrics)
-                when 'error' then jsonb_build_object('error', new.error, 'metrics', new.metrics)
+                when 'error' then jsonb_build_object('error', new.error - 'traceback', 'metrics', new.metrics)
                 when 'cancelled' then jsonb_build_object('metrics', new.metrics)
                 when 'paused' then jsonb_build_object('requirements', coalesce(to_jsonb(new) -> 'requirements', '[]'))
                 when 'resumed' then '{}'
-                else jsonb_build_object('error', case when old.status = 'running' then new.error end, 'due_at', new.due_at)
+                else jsonb_build_object('error', case when old.status = 'running' then new.error - 'traceback' end, 'due_at', new.due_at)
             end,
             case when begins then coalesce(new.finished_at, new.started_at, clock_timestamp()) else clock_timestamp() end);
     end if;

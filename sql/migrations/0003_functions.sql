@@ -328,8 +328,8 @@ begin
                                                             when 'running' then 'To stop it: pgrun.cancel(run_id).'
                                                             else 'To ask again, submit it again: pgrun.submit(name, input).' end;
     end if;
-    if job.status <> 'pending' then  -- it ended, and is to begin anew
-        delete from pgrun.steps s where s.run_id = retry.run_id;
+    if job.status <> 'pending' then  -- it ended: an agent begins anew, a task goes on after the steps that it has taken
+        delete from pgrun.steps s where s.run_id = retry.run_id and job.kind = 'agent';
         perform pgrun.retry(c.run_id) from pgrun.jobs c
           where c.parent_run_id = retry.run_id and c.status in ('error', 'cancelled');
     end if;
@@ -342,6 +342,7 @@ begin
            requirements = case when job.status = 'pending' then j.requirements end,
            begun = case when job.status = 'pending' then j.begun end,
            call = case when job.status = 'pending' then j.call end,
+           progress = case when job.status = 'pending' then j.progress end,
            held = case when job.multitask is distinct from 'parallel'
                       and exists (select from pgrun.jobs o
                                      where o.session_id = job.session_id and o.finished_at is null and o.run_id <> job.run_id
@@ -360,7 +361,47 @@ exception when unique_violation then  -- it gave its key away when it ended
         using errcode = 'PGR02', hint = 'Wait until that run has ended, or cancel it.';
 end $$;
 comment on function pgrun.retry(uuid) is
-    'Makes a failed or cancelled run due again with all its attempts, and with it those that it had started; a pending one that waits for its next attempt becomes due now. It may take its time: what was said of its expiry and deadline is void. Fails for runs that run or have completed, and for one whose key another run holds by now.';
+    'Makes a failed or cancelled run due again with all its attempts, and with it those that it had started: an agent begins anew, a task goes on after the steps that it has recorded; a pending one that waits for its next attempt becomes due now. It may take its time: what was said of its expiry and deadline is void. Fails for runs that run or have completed, and for one whose key another run holds by now.';
+
+-- For what failed of one cause, which has been seen to. Each call is a transaction of its own, and what it makes due does not come
+-- again in the next, because it ends later than `until`, if it should fail once more. Sessions are locked in one order, so that two
+-- who do this at once do not lock each other out.
+create function pgrun.retry_many(
+    queue      text        default null,
+    name       text        default null,
+    error_type text        default null,
+    since      interval    default null,
+    until      timestamptz default now(),
+    max_rows   int         default 1000
+) returns bigint language plpgsql as $$
+declare
+    failed  uuid;
+    retried bigint := 0;
+begin
+    if retry_many.max_rows < 0 then
+        raise exception 'max_rows %: not negative', retry_many.max_rows using errcode = 'PGR02';
+    end if;
+    for failed in
+        select f.run_id
+          from (select j.run_id, j.session_id from pgrun.jobs j
+                 where j.status = 'error' and j.finished_at <= retry_many.until
+                   and j.finished_at >= coalesce(now() - retry_many.since, '-infinity')
+                   and (retry_many.queue is null or j.queue = retry_many.queue)
+                   and (retry_many.name is null or j.name = retry_many.name)
+                   and (retry_many.error_type is null or j.error ->> 'type' = retry_many.error_type)
+                 order by j.finished_at limit retry_many.max_rows) f
+         order by f.session_id, f.run_id
+    loop
+        begin
+            perform pgrun.retry(failed);
+            retried := retried + 1;
+        exception when sqlstate 'PGR01' or sqlstate 'PGR02' then  -- deleted, or retried by somebody else, meanwhile
+        end;
+    end loop;
+    return retried;
+end $$;
+comment on function pgrun.retry_many(text, text, text, interval, timestamptz, int) is
+    'Makes runs that ended in error due again, as pgrun.retry does: the oldest first, at most max_rows in this transaction; of one queue, name and type of error, within the last `since` and not after `until`; null means any. Returns how many: call it again, with the same until, until it says 0.';
 
 -- The decisions of a person on the calls that a paused run waits for.
 
@@ -489,7 +530,8 @@ create function pgrun.prune(
     older_than interval default '7 days',
     status     text     default null,
     queue      text     default null,
-    max_rows   int      default 10000
+    max_rows   int      default 10000,
+    name       text     default null
 ) returns bigint language plpgsql as $$
 declare
     pruned bigint;
@@ -506,14 +548,15 @@ begin
              where o.finished_at <= now() - prune.older_than
                and (prune.status is null or o.status = prune.status)
                and (prune.queue is null or o.queue = prune.queue)
+               and (prune.name is null or o.name = prune.name)
              order by o.finished_at
              limit prune.max_rows
                for update skip locked));
     get diagnostics pruned = row_count;
     return pruned;
 end $$;
-comment on function pgrun.prune(interval, text, text, int) is
-    'Deletes runs that ended longer ago than older_than, the oldest first, at most max_rows in this transaction; null status or queue means any. Returns how many: call it again, or from cron, until it says 0.';
+comment on function pgrun.prune(interval, text, text, int, text) is
+    'Deletes runs that ended longer ago than older_than, the oldest first, at most max_rows in this transaction; null status, queue or name means any. Returns how many: call it again, or from cron, until it says 0.';
 
 create function pgrun.pause_queue(queue text, resume_at timestamptz default null) returns void language sql as $$
     insert into pgrun.queues as q (queue, paused_at, resume_at) values (pause_queue.queue, now(), pause_queue.resume_at)

@@ -11,12 +11,16 @@ select run_id, kind, name, queue, status, session_id, priority, attempt, max_att
        case when status = 'paused'
             then (select string_agg(format('%s of %s', r ->> 'kind', r ->> 'name'), ', ')
                     from jsonb_array_elements(requirements) r where not r ? 'approved') end as waits_for,
-       key, tags, metadata
+       key, tags, metadata,
+       concat_ws(' ', round((progress ->> 'fraction')::numeric * 100) || ' %',
+                 case when progress ? 'done' then format('(%s of %s)', progress ->> 'done', progress ->> 'total') end,
+                 progress ->> 'message') as progress
   from pgrun.jobs;
 comment on view pgrun.runs is 'One line per run. Input, output and definition are wide and stay in jobs.';
 comment on column pgrun.runs.waited is 'How long the run has waited for a worker, or had waited when its latest attempt began, since it was due.';
 comment on column pgrun.runs.duration is 'How long the latest attempt took, or takes so far; null while the next one is waited for.';
 comment on column pgrun.runs.error is 'Message of the last failure.';
+comment on column pgrun.runs.progress is 'How far it says that it has come; empty if it has said nothing.';
 comment on column pgrun.runs.waits_for is 'What a paused run waits for a person for; pgrun.approve(run_id) says yes to all of it.';
 
 create view pgrun.queue_stats as

@@ -1,5 +1,5 @@
--- Deletes at most :batch runs that ended more than :older_than seconds ago, the oldest first; only those of one :status and one
--- :queue unless these are empty. Called again and again, each time with the `reached` of the call before as :after (empty at
+-- Deletes at most :batch runs that ended more than :older_than seconds ago, the oldest first; only those of one :status, one
+-- :queue and one :name unless these are empty. Called again and again, each time with the `reached` of the call before as :after (empty at
 -- first), until `reached` is null: nothing that old is left. Short transactions, so that claims and vacuum go on in between.
 -- A session keeps its row and its numbering.
 --
@@ -27,6 +27,7 @@ old as materialized (
      where j.finished_at > (select since from stretch) and j.finished_at <= (select until from stretch)
        and (:'status' = '' or j.status = :'status')
        and (:'queue' = '' or j.queue = :'queue')
+       and (:'name' = '' or j.name = :'name')
      order by j.finished_at
      limit :'batch'::int
        for update skip locked),

@@ -147,6 +147,30 @@ def test_steps_of_every_kind_are_shown(cli: Cli, conn: Conn) -> None:
     assert all(word in shown for word in ("[7]", '{"left": 7}', "Quick!"))
 
 
+def test_what_went_wrong_is_shown_with_its_traceback(cli: Cli, conn: Conn) -> None:
+    run_id = cli("submit", "x", "Rome?", "--model", "m").stdout.strip()
+    error = '{"type": "KeyError", "message": "no", "traceback": "Traceback: in look_up"}'
+    conn.execute("update pgrun.jobs set status = 'running', attempt = 1, fence = 1, started_at = now()")
+    conn.execute("update pgrun.jobs set status = 'error', error = %s, finished_at = now()", [error])
+    shown = cli("show", run_id).stdout
+    assert all(word in shown for word in ("failed", "KeyError", "Traceback: in look_up"))
+    assert shown.count("Traceback") == 1
+    assert json.loads(cli("show", run_id, "--json").stdout)["attempts"][0]["outcome"] == "failed"
+
+
+def test_many_that_failed_are_counted_and_then_retried(cli: Cli, conn: Conn) -> None:
+    conn.execute(
+        "insert into pgrun.jobs (name, status, error, finished_at) select 'noop', 'error', %s, now() - make_interval(hours => h) "
+        "from unnest('{0,1,2,9}'::int[]) h",
+        ['{"type": "KeyError", "message": "no"}'],
+    )
+    assert cli("retry", "--error-type", "KeyError", "--since", "5h", "--dry-run").stdout == "would retry 3 runs\n"
+    assert cli("retry", "--name", "noop", "--since", "90m", "--limit", "1", "--json").stdout == '{"retried":1}\n'
+    assert cli("retry", "--queue", "mail").stdout == "retried 0 runs\n"
+    assert cli("retry", "--queue", "default").stdout == "retried 3 runs\n"
+    assert one(conn, "select array_agg(distinct status) from pgrun.jobs") == ["pending"]
+
+
 def test_waiting_too_long_says_what_the_run_waits_for(cli: Cli) -> None:
     cli("submit", "x", "first", "--model", "m", "--session-id", "s")
     run_id = cli("submit", "x", "second", "--model", "m", "--session-id", "s").stdout.strip()
@@ -183,6 +207,12 @@ def test_waiting_too_long_says_what_the_run_waits_for(cli: Cli) -> None:
         (["worker", "--queues", ","], 2, "give at least one name"),
         (["worker", "--retention", "soon"], 2, "--retention soon: a duration such as 30m, 12h or 7d"),
         (["worker", "--retention", "30m"], 2, "retention=1800.0: seconds to keep ended runs, from 3600 (an hour)"),
+        (["worker", "--retention", "done=7d"], 2, "retention of done: there are completed, error and cancelled"),
+        (["worker", "--retention", "error=7d,completed=soon"], 2, "--retention soon: a duration such as"),
+        (["retry"], 2, "say which: RUN_ID, or at least one of --queue"),
+        (["retry", "x", "--queue", "mail"], 2, "give one or the other"),
+        (["retry", "--name", ""], 2, "name='': a text, or None for all"),
+        (["retry", "--since", "soon"], 2, "--since soon: a duration such as"),
         (["prune"], 2, "Missing option '--older-than'"),
         (["prune", "--older-than", "-7d"], 2, "--older-than -7d: a duration such as 30m, 12h or 7d"),
         (["prune", "--older-than", "7d", "--status", "running"], 2, "status='running': choose completed, error or"),
@@ -276,7 +306,7 @@ def test_old_runs_are_counted_and_then_deleted(cli: Cli, conn: Conn) -> None:
 
 
 def test_a_worker_takes_a_retention_or_keeps_runs_for_ever(cli: Cli) -> None:
-    for kept in ("forever", "7d"):
+    for kept in ("forever", "7d", "completed=7d, error=90d"):
         # It is accepted: what is refused is the list of queues, which is looked at later.
         refused = cli("worker", "--retention", kept, "--queues", ",")
         assert "give at least one name" in refused.stderr

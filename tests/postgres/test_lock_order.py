@@ -43,6 +43,7 @@ class Someone:
             *(self.watch, self.watch, self.tell, self.tell, self.prune_events, self.change_state),
             *(self.submit_under_keys, self.submit_under_keys, self.expire),
             *(self.set_queue, self.pause_queue, self.resume_queue),
+            *(self.retry_failed, self.retry_failed, self.say_progress, self.sleep),
         )
         step = self._random.choice(steps)
         try:
@@ -127,6 +128,19 @@ class Someone:
                 keeps_call=True,
             )
 
+    def retry_failed(self) -> None:
+        which = {"queue": "", "name": "", "error_type": "", "since": "", "until": ""}
+        perform(self._conn, "retry_failed", **which, batch=self._random.randint(1, 5))
+
+    def say_progress(self) -> None:
+        said = {str(row["run_id"]): {"fence": row["fence"], "progress": {"fraction": 1}} for row in self._claim()}
+        perform(self._conn, "write_progress", progress=json.dumps(said))
+
+    def sleep(self) -> None:
+        for row in self._claim():
+            step = {"number": 2, "name": "sleep", "seconds": 1}
+            perform(self._conn, "record_sleep", run_id=row["run_id"], fence=row["fence"], **step)
+
     def change_state(self) -> None:
         """As a tool does; the run goes on."""
         for row in self._claim():
@@ -159,7 +173,16 @@ class Someone:
         perform(self._conn, "open_sessions")
 
     def prune(self) -> None:
-        perform(self._conn, "prune_runs", older_than=0, status="", queue="", batch=self._random.randint(1, 4), after="")
+        perform(
+            self._conn,
+            "prune_runs",
+            older_than=0,
+            status="",
+            queue="",
+            name="",
+            batch=self._random.randint(1, 4),
+            after="",
+        )
 
     def pause(self) -> None:
         for row in self._claim():

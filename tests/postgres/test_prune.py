@@ -39,9 +39,10 @@ def left(conn: Conn) -> set[str]:
 
 
 def prune_batch(
-    conn: Conn, days: float, *, batch: int = 1000, after: str = "", status: str = "", queue: str = ""
+    conn: Conn, days: float, *, batch: int = 1000, after: str = "", status: str = "", queue: str = "", name: str = ""
 ) -> tuple[int, datetime | None]:
-    (row,) = perform(conn, "prune_runs", older_than=days * DAY, status=status, queue=queue, batch=batch, after=after)
+    which = {"status": status, "queue": queue, "name": name}
+    (row,) = perform(conn, "prune_runs", older_than=days * DAY, **which, batch=batch, after=after)
     return row["deleted"], row["reached"]
 
 
@@ -80,6 +81,17 @@ async def test_status_and_queue_narrow_it_down(db: PostgresDb, conn: Conn) -> No
     assert await db.aprune(DAY, queue="mail") == 1
     assert left(conn) == {runs["completed", "default"]}
     assert await db.aprune(DAY, queue="nobody's") == 0
+
+
+async def test_a_name_narrows_it_down_too(db: PostgresDb, conn: Conn) -> None:
+    end(conn, 8, many=3)
+    conn.execute("update pgrun.jobs set name = 'other' where run_id = (select run_id from pgrun.jobs limit 1)")
+    assert await (await db.connected()).verbs.count_prunable(DAY, status=None, queue=None, name="other") == 1
+    assert await db.aprune(DAY, name="other") == 1
+    assert one(conn, "select pgrun.prune(name => 'other')") == 0
+    assert one(conn, "select pgrun.prune(name => 'noop')") == 2
+    with pytest.raises(UsageError, match="name=''"):
+        await db.aprune(DAY, name="")
 
 
 async def test_a_count_says_what_pruning_would_delete(db: PostgresDb, conn: Conn) -> None:
@@ -166,7 +178,7 @@ def test_locked_rows_are_skipped_and_nobody_waits(conn: Conn, dsn: str) -> None:
     run_ids = end(conn, 8, many=10)
     with rival(dsn) as other, conn.transaction():
         conn.execute("select from pgrun.jobs where run_id = any (%s::uuid[]) for update", [run_ids[:4]])
-        (row,) = other.perform("prune_runs", older_than=DAY, status="", queue="", batch=1000, after="").result(
+        (row,) = other.perform("prune_runs", older_than=DAY, status="", queue="", name="", batch=1000, after="").result(
             timeout=5
         )
         assert row["deleted"] == 6
@@ -179,7 +191,7 @@ def test_a_run_that_somebody_makes_due_again_meanwhile_stays(conn: Conn, dsn: st
     with rival(dsn) as pruner:
         with conn.transaction():
             conn.execute("select pgrun.retry(%s)", [retried])
-            done = pruner.perform("prune_runs", older_than=DAY, status="", queue="", batch=1000, after="")
+            done = pruner.perform("prune_runs", older_than=DAY, status="", queue="", name="", batch=1000, after="")
             assert done.result(timeout=5)[0]["deleted"] == 1
         assert left(conn) == {retried}
     assert other not in left(conn)

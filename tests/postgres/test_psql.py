@@ -63,7 +63,8 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"from_priorities": "{-32768,0}", "from_dues": "{-Infinity,1790000000.5}"},
         **{"yields": "false", "horizon": "10"},
     },
-    "count_prunable": {"older_than": "0", "status": "cancelled", "queue": ""},
+    "count_failed": {"queue": "", "name": "", "error_type": "LeaseLost", "since": "3600"},
+    "count_prunable": {"older_than": "0", "status": "cancelled", "queue": "", "name": ""},
     "declare_agent": {
         "name": "Poet",
         "queue": "verse",
@@ -81,6 +82,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "forget_workers": {},
     "get_answer_so_far": {"run_id": RUN, "after": "7"},
     "get_decisions": {"run_id": RUN},
+    "get_attempts": {"run_id": RUN},
     "get_call": {"run_id": RUN},
     "get_history": {"session_id": "s", "run_id": RUN, "runs": "3", "with_steps": "true"},
     "get_queue_stats": {},
@@ -88,6 +90,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "get_run": {"run_id": RUN},
     "get_session_state": {"session_id": "s"},
     "get_steps": {"run_id": RUN},
+    "get_task_run": {"run_id": RUN},
     "get_worker_status": {},
     "is_served": {"queue": "default", "names": "{}"},
     "keep_plans": {},
@@ -106,12 +109,15 @@ SAMPLES: dict[str, dict[str, str]] = {
     "promise_looks": {"worker_id": WORKER, "seconds": "1", "hands_over": "true"},
     "pause_queue": {"queue": "mail", "seconds": "1.5"},
     "prune_events": {"older_than": "604800", "batch": "100"},
-    "prune_runs": {"older_than": "604800", "status": "error", "queue": "default", "batch": "1000", "after": ""},
+    "prune_runs": {
+        **{"older_than": "604800", "status": "error", "queue": "default", "name": "", "batch": "1000", "after": ""},
+    },
     "read_events": {"run_ids": f"{{{RUN},{OTHER}}}", "afters": "{0,7}", "page": "100"},
     "record_changes": {
         **{"run_id": RUN, "fence": "1", "number": "1", "kind": "state", "name": "session_state", "data": "{}"},
         **{"duration": "0", "metrics": "", "changes": "[]"},
     },
+    "record_sleep": {"run_id": RUN, "fence": "1", "number": "1", "name": "sleep", "seconds": "60"},
     "record_step": {
         **{"run_id": RUN, "fence": "1", "number": "1", "kind": "model_call", "name": "gpt-5-mini"},
         **{"data": "{}", "duration": "0.5", "metrics": ""},
@@ -128,6 +134,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "rescue_runs": {"worker_id": OTHER},
     "resume_queue": {"queue": "mail"},
     "retry_ended_run": {"run_id": OTHER},
+    "retry_failed": {"queue": "default", "name": "", "error_type": "", "since": "", "until": "", "batch": "100"},
     "retry_run": {"run_id": RUN, "fence": "1", "delay": "1.5", "error": "{}", **_KEPT},
     "set_queue": {"queue": "It's", "limits": '{"concurrency": 5, "rate": 0.5, "per": 60}'},
     "steer_run": {"run_id": RUN, "message": "It's urgent.", "message_id": OTHER},
@@ -150,6 +157,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"session_table": "", "parent_run_id": "", "content_type": "", "streams": "true", "context": ""},
     },
     "watch_run": {"run_id": RUN},
+    "write_progress": {"progress": f'{{"{RUN}": {{"fence": 1, "progress": {{"fraction": 0.5}}}}}}'},
     "write_events": {"events": f'{{"{RUN}": {{"fence": 1, "seq": 1, "events": [["text", {{"text": "Hi"}}]]}}}}'},
 }
 

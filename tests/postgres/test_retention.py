@@ -42,6 +42,15 @@ async def test_what_is_older_goes_and_what_is_younger_stays(db: PostgresDb, conn
 
 
 @pytest.mark.usefixtures("ended")
+async def test_each_status_has_its_own_time(db: PostgresDb, conn: Conn) -> None:
+    conn.execute("insert into pgrun.jobs (name, status, finished_at) select name, 'error', finished_at from pgrun.jobs")
+    settings = replace(FAST, retention={"completed": 86_400.0, "error": 5 * 86_400.0})
+    await (await retention_of(db, settings)).look()
+    left = conn.execute("select status, count(*) from pgrun.jobs group by status").fetchall()
+    assert {row["status"]: row["count"] for row in left} == {"completed": 1, "error": 3}
+
+
+@pytest.mark.usefixtures("ended")
 async def test_by_default_runs_are_kept_for_ever_and_gone_workers_are_not(db: PostgresDb, conn: Conn) -> None:
     for days in (2, 0):
         hand = await hire(db)

@@ -11,7 +11,6 @@ from support.tables import claim, finish, one, perform
 
 from pgrun import PostgresDb
 
-ROUNDS = 200
 THREADS = 6
 
 ONE_AT_A_TIME = (
@@ -24,15 +23,16 @@ LINGER = "select pg_sleep(random() * 0.003)"
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rounds", [200, pytest.param(3000, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
 async def test_a_run_submitted_while_the_open_one_ends_is_neither_forgotten_nor_started_beside_another(
-    db: PostgresDb, conn: Conn, dsn: str
+    db: PostgresDb, conn: Conn, dsn: str, rounds: int
 ) -> None:
     conn.execute(ONE_AT_A_TIME)
     conn.execute("alter function pgrun._open_session(text) set lock_timeout = '60s'")
     conn.execute(
-        "insert into pgrun.jobs (name, session_id) select 'noop', 's' || n from generate_series(1, %s) n", [ROUNDS]
+        "insert into pgrun.jobs (name, session_id) select 'noop', 's' || n from generate_series(1, %s) n", [rounds]
     )
-    claimed = await (await hire(db)).claim(ROUNDS)
+    claimed = await (await hire(db)).claim(rounds)
     together = Barrier(3, timeout=15)
 
     def end_each(own: Conn) -> None:
@@ -57,7 +57,7 @@ async def test_a_run_submitted_while_the_open_one_ends_is_neither_forgotten_nor_
         "array_agg(session_seq) filter (where held is null) as may_start "
         "from pgrun.jobs where finished_at is null group by session_id"
     ).fetchall()
-    assert len(open_runs) == ROUNDS
+    assert len(open_runs) == rounds
     assert [row for row in open_runs if row["places"] != [2, 3] or row["may_start"] != [2]] == []
 
 

@@ -229,6 +229,7 @@ async def test_after_the_last_attempt_the_exception_is_the_end(
     assert (caught.value.error_type, caught.value.run_id) == ("ValueError", run.run_id)
     row = row_of(conn, run.run_id)
     assert (row["status"], row["attempt"], row["output"]) == ("error", 3, None)
+    assert row["error"].pop("traceback").endswith("ValueError: no 2\ufffd\n")
     assert row["error"] == {"type": "ValueError", "message": "no 2\ufffd", "attempt": 3}
 
 

@@ -15,7 +15,7 @@ from pgrun import PostgresDb
 
 COLUMNS = {
     "runs": "run_id kind name queue status session_id priority attempt max_attempts worker_id created_at due_at started_at "
-    "finished_at waited duration error held waits_for key tags metadata",
+    "finished_at waited duration error held waits_for key tags metadata progress",
     "queue_stats": "queue depth held scheduled oldest_due_age running finished_last_minute finished_last_hour error_rate paused "
     "waiting_for_people concurrency key_concurrency rate per burst tokens waits_for",
     "worker_status": "worker_id mode host pid version queues concurrency running state started_at heartbeat_at lease_until "

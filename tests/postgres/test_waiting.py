@@ -126,7 +126,7 @@ async def test_what_is_no_id_and_no_mode_is_refused(db: PostgresDb) -> None:
     with pytest.raises(UsageError, match="'x' is not a UUID"):
         await db.await_runs(["x"])
     with pytest.raises(UsageError, match='choose "all" or "any"'):
-        await db.await_runs([], mode="some")  # type: ignore[arg-type]
+        await db.await_runs([], mode="some")  # type: ignore[call-overload]
 
 
 async def test_a_timeout_says_what_the_run_waits_for(db: PostgresDb) -> None:

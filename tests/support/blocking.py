@@ -36,7 +36,7 @@ class Rival:
         """Starts a function with this session's connection as its first argument."""
         return self._thread.submit(function, self._conn, *args, **kwargs)
 
-    def perform(self, name: str, **params: Any) -> "Future[list[Row]]":
+    def perform(self, name: str, /, **params: Any) -> "Future[list[Row]]":
         """Starts a statement of `sql/queries`."""
         return self.call(perform, name, **params)
 

@@ -1,6 +1,6 @@
 """What type checkers know of the public API: mypy checks this file, nothing in it is executed but the last test."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, TypedDict, assert_type
@@ -12,6 +12,7 @@ from pgrun import (
     OpenAIChat,
     OpenAIResponses,
     PostgresDb,
+    Progress,
     RetryPolicy,
     Run,
     RunContext,
@@ -21,7 +22,9 @@ from pgrun import (
     RunRequirement,
     RunStatus,
     Settings,
+    SyncTaskContext,
     Task,
+    TaskContext,
     Tool,
     ToolExecution,
     Worker,
@@ -190,6 +193,57 @@ async def tasks_of_async_and_plain_functions(db: PostgresDb) -> None:
     count.options(delay="5")  # type: ignore[arg-type]
 
 
+async def tasks_that_ask_for_their_context(db: PostgresDb) -> None:
+    async def look_up(name: str, *, size: int = 0) -> City:
+        return City(name=name)
+
+    @db.task
+    async def find(ctx: TaskContext, name: str) -> City:
+        assert_type(await ctx.step("look up", look_up, name, size=1), City)
+        assert_type(await ctx.step("count", len, name), int)
+        assert_type(await ctx.step("again", lambda: look_up(name)), City)
+        assert_type(ctx.metadata, Mapping[str, Any])
+        await ctx.step("look up", look_up, 7)  # type: ignore[call-overload]
+        await ctx.sleep(3600)
+        ctx.progress((1, 2), "half")
+        return await ctx.step("look up", look_up, name)
+
+    @db.task(timeout=30, max_attempts=2, middleware=[around])
+    def count(ctx: SyncTaskContext, text: str) -> int:
+        assert_type(ctx.step("count", len, text), int)
+        assert_type(ctx.cancelled, bool)
+        return ctx.step("count", len, text)
+
+    assert_type(await find.asubmit("Tokyo"), Run[City])
+    await find.asubmit()  # type: ignore[call-arg]
+    assert_type(await count.asubmit(text="Tokyo"), Run[int])
+    assert_type(await (await count.asubmit("Tokyo")).aprogress(), Progress | None)
+    assert_type(await (await count.asubmit("Tokyo")).acancel(), bool)
+    await count.asubmit(7)  # type: ignore[arg-type]
+    db.middleware(around)
+    db.middleware(look_up)  # type: ignore[type-var]
+    RetryPolicy(errors={ValueError: None, KeyError: RetryPolicy(base_delay=5)})
+
+
+async def around(ctx: TaskContext, call_next: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+    return await call_next()
+
+
+async def runs_that_are_awaited_together(db: PostgresDb, tasks: list[Run[int]], asked: list[RunOutput[City]]) -> None:
+    assert_type(await db.await_runs(tasks), list[RunOutput[int]])
+    assert_type(await db.await_runs(asked, mode="any"), list[RunOutput[City]])
+    assert_type(await db.await_runs([tasks[0], asked[0].run_id]), list[RunOutput[Any]])
+    assert_type(db.wait_runs(tasks, timeout=5), list[RunOutput[int]])
+    async for run in db.as_completed(tasks):
+        assert_type(run, RunOutput[int])
+    for found in db.as_completed(asked, timeout=5):
+        assert_type(found.content, City | None)
+    assert_type(await tasks[0].aresult(5, cancel_on_abandon=True), int)
+    assert_type(asked[0].result(cancel_on_abandon=True), City)
+    assert_type(await db.aretry_runs(error_type="KeyError", since=3600, limit=10), int)
+    assert_type(db.retry_runs(queue="mail"), int)
+
+
 async def streams(agent: Agent[City], task: Task[[], int]) -> None:
     async for event in agent.arun("?", stream=True):
         assert_type(event, RunEvent)
@@ -226,7 +280,7 @@ async def what_type_checkers_refuse(agent: Agent[City], db: PostgresDb) -> None:
     Agent(model="gpt-5-mini", warmth=1)  # type: ignore[call-overload]
     Agent("Cities", model="gpt-5-mini")  # type: ignore[call-overload]
     PostgresDb("embedded:", worker="sometimes")  # type: ignore[arg-type]
-    await db.await_runs(["r"], mode="some")  # type: ignore[arg-type]
+    await db.await_runs(["r"], mode="some")  # type: ignore[call-overload]
 
 
 def test_type_checkers_are_told_that_the_package_has_types() -> None:

@@ -66,6 +66,15 @@ def test_a_retention_lasts_at_least_an_hour_or_for_ever(retention: float | None)
     assert Settings(retention=retention).retention == retention
 
 
+def test_each_status_may_have_a_retention_of_its_own() -> None:
+    assert Settings(retention={"error": 7200}).retentions == {"error": 7200}
+    assert (Settings().retentions, Settings(retention=3600).retentions) == ({}, {None: 3600})
+    with pytest.raises(UsageError, match=r"^retention of error=60: seconds"):
+        Settings(retention={"completed": 7200, "error": 60})
+    with pytest.raises(UsageError, match="retention of running: there are completed, error and cancelled"):
+        Settings(retention={"running": 7200})
+
+
 @pytest.mark.parametrize("retention", [0, -1, 3599.9, math.nan, math.inf, "7d"])
 def test_a_shorter_retention_is_refused(retention: float) -> None:
     with pytest.raises(UsageError, match=r"^retention=.*from 3600 \(an hour\) to a century, or None"):

@@ -19,11 +19,14 @@ LAYERS: dict[str, int] = {
         0,
     ),
     **dict.fromkeys(("run.base", "run.event", "run.requirement", "run.terms", "models.base", "retry"), 1),
+    "verdict": 0,
+    **dict.fromkeys(("run.abandon", "run.progress", "run.task_context"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
+    **dict.fromkeys(("_task_execution", "_task_process", "tools", "media"), 3),
     **dict.fromkeys(
         (
             *("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task"),
-            *("_stopping", "tools", "media"),
+            "_stopping",
         ),
         3,
     ),
@@ -40,6 +43,7 @@ HALVES = {"run": "agents", "models": "agents", "db": "queue"}
 DYNAMIC = {
     "": "the face imports what is public when it is first used",
     "models.base": "load_model finds the class of a provider by the name that is stored with a run",
+    "_task_process": "the process of a task finds its function",
     "cli.operate": "pgrun worker --import",
     "testing.pattern": "re's own parser, which type checkers do not know",
 }

@@ -1,7 +1,7 @@
 """RunOutput: what a caller holds in hand."""
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -33,6 +33,7 @@ def row(**columns: Any) -> dict[str, Any]:
         "attempt": 2,
         "metrics": {"input_tokens": 7, "duration": 1.5},
         "tools": None,
+        "progress": None,
         "requirements": None,
         "created_at": NOW,
         "started_at": NOW,
@@ -50,6 +51,17 @@ class Handle:
     def __init__(self, ended: RunOutput[Any]) -> None:
         self.ended = ended
         self.waits: list[tuple[str, float | None]] = []
+        self.cancelled: list[str] = []
+
+    async def look(self, run_id: str) -> RunOutput[Any]:
+        return self.ended
+
+    async def cancel(self, run_id: str) -> bool:
+        self.cancelled.append(run_id)
+        return True
+
+    def read(self, row: Mapping[str, Any]) -> RunOutput[Any]:
+        return self.ended
 
     async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
         self.waits.append((run_id, timeout))
@@ -73,6 +85,7 @@ def test_it_has_the_fields_that_programs_rely_on() -> None:
             "finished_at",
             "parent_run_id",
             "metadata",
+            "progress",
         ),
     ]
     assert [*RunMetrics.model_fields] == [
