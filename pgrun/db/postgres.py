@@ -29,6 +29,7 @@ from pgrun.db.following import Following, Reader
 from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.pruning import Prunable, prune
 from pgrun.db.records import NewRun
+from pgrun.db.schedules import Scheduling
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
 from pgrun.db.verbs import Verbs
@@ -69,7 +70,7 @@ class Connected:
         self.following: Following | None = None
 
 
-class PostgresDb:
+class PostgresDb(Scheduling):
     """Where runs are stored and how this process takes part in them.
 
     Args:
@@ -149,6 +150,13 @@ class PostgresDb:
         """The same as `aclose`, for code without an event loop."""
         run_sync(self.aclose)
 
+    def __enter__(self) -> "PostgresDb":
+        run_sync(self.connected)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     async def amigrate(self) -> list[Migration]:
         """Creates or upgrades the schema; returns the migrations that were applied.
 
@@ -160,6 +168,10 @@ class PostgresDb:
         return await runtime.with_connection(
             partial(migrate, schema=self.schema), deadline=None
         )  # indexes take their time
+
+    def migrate(self) -> list[Migration]:
+        """The same as `amigrate`, for code without an event loop."""
+        return run_sync(self.amigrate)
 
     @overload
     def task(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
@@ -266,6 +278,12 @@ class PostgresDb:
         rows = await self._wait(wanted, timeout, first=mode == "any")
         return [output_from_row(rows[run_id], rows[run_id]["output"], None) for run_id in wanted if run_id in rows]
 
+    def wait_runs(
+        self, run_ids: Sequence[str], *, timeout: float | None = None, mode: Literal["all", "any"] = "all"
+    ) -> list[RunOutput[Any]]:
+        """The same as `await_runs`, for code without an event loop."""
+        return run_sync(partial(self.await_runs, run_ids, timeout=timeout, mode=mode))
+
     async def open_stream(self, run_id: str, after: int) -> Reader:
         """A reader of the events of a run that come after one; from now on the run tells what happens to it.
 
@@ -345,6 +363,12 @@ class PostgresDb:
         runtime = Runtime(address, self.schema, self.settings, revive=revive)
         self._loops[loop] = connected = Connected(runtime, self.settings)
         return connected
+
+    async def _verbs(self, *, hosting: str = "") -> Verbs:
+        connected = await self.connected()
+        if hosting:
+            self._take_in(connected, hosting)
+        return connected.verbs
 
     def _start_waiting(self, connected: Connected) -> None:
         connected.waits = True

@@ -18,11 +18,13 @@ LAYERS: dict[str, int] = {
         ("errors", "settings", "events", "_context", "_hosting", "_ids", "_jitter", "_durations", "_threads", "_sync"),
         0,
     ),
-    **dict.fromkeys(("run.base", "run.event", "run.requirement", "models.base", "retry"), 1),
+    **dict.fromkeys(("run.base", "run.event", "run.requirement", "models.base", "retry", "schedule"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
     **dict.fromkeys(
-        ("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task", "_stopping")
-        + ("tools", "media"),
+        (
+            *("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task"),
+            *("_stopping", "tools", "media"),
+        ),
         3,
     ),
     "worker": 4,
@@ -92,7 +94,13 @@ def test_openai_is_imported_in_models_only_and_never_at_the_start() -> None:
 
 @pytest.mark.parametrize(
     ("library", "package"),
-    [("typer", "cli"), ("uvicorn", "testing"), ("starlette", "testing"), ("docstring_parser", "run")],
+    [
+        ("typer", "cli"),
+        ("uvicorn", "testing"),
+        ("starlette", "testing"),
+        ("docstring_parser", "run"),
+        ("cronsim", "schedule"),
+    ],
 )
 def test_a_library_of_one_package_is_imported_nowhere_else(library: str, package: str) -> None:
     assert {each.importer.split(".")[0] for each in imports() if each.target == library} == {package}
