@@ -2,7 +2,7 @@
 
 import typer
 
-from pgrun.cli import decide, demo, operate, runs, streams
+from pgrun.cli import decide, demo, operate, runs, schedules, streams
 
 app = typer.Typer(
     name="pgrun",
@@ -19,6 +19,7 @@ for command in (
     *(operate.prune, operate.stats),
 ):
     app.command()(command)
+app.add_typer(schedules.app, name="schedules")
 
 
 def main() -> None:
