@@ -537,6 +537,20 @@ class Verbs:
         assert row is not None
         return int(row["forgotten"])
 
+    async def find_work(self, worker_id: str, queues: Sequence[str]) -> Row:
+        """What is left to do for a worker, see `find_work.sql`: busy, waiting, ended; for tests."""
+        row = await self._runtime.fetch_one("find_work", {"worker_id": worker_id, "queues": [*queues]})
+        assert row is not None
+        return row
+
+    async def find_submitted(self, name: str, *, max_rows: int) -> list[Row]:
+        """The latest runs of an agent or a task: run_id, input; for tests."""
+        return await self._runtime.fetch("find_submitted", {"name": name, "max_rows": max_rows})
+
+    async def advance_moments(self, seconds: float) -> None:
+        """Moves every moment of every row back, as if so much time had passed; for tests."""
+        await self._runtime.fetch("advance_moments", {"seconds": seconds})
+
     async def queue_stats(self) -> list[Row]:
         """The view `queue_stats`."""
         return await self._runtime.fetch("get_queue_stats")

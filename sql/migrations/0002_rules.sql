@@ -351,7 +351,7 @@ begin
                            is distinct from (new.cron, new.every, new.at, new.timezone, new.paused_at is null) then
         new.next_at := null;
         new.ended_at := null;
-        new.changed_at := now();
+        new.changed_at := clock_timestamp();  -- a tick that was fired before this row was ours is not to count again
     end if;
     new.error := null;
     perform pg_notify('pgrun_soon', '');

@@ -305,11 +305,11 @@ comment on function pgrun.prune(interval, text, text, int) is
 -- Schedules. Cron is computed by workers; what is stored here is the text, and what is wrong with it is told in its row.
 
 -- The id of the run of a tick: UUIDv8, time-ordered like the others. However often somebody tries, a tick has one run.
-create function pgrun._tick_run_id(schedule text, tick timestamptz) returns uuid language sql immutable as $$
+create function pgrun._tick_run_id(schedule text, changed_at timestamptz, tick timestamptz) returns uuid language sql immutable as $$
     select (lpad(to_hex((extract(epoch from tick) * 1000)::bigint), 12, '0') || '8' || substr(hash, 1, 3) || 'a' || substr(hash, 4, 15))::uuid
-      from md5(format('%s %s', extract(epoch from tick), schedule)) as hash
+      from md5(format('%s %s %s', extract(epoch from tick), extract(epoch from changed_at), schedule)) as hash
 $$;
-comment on function pgrun._tick_run_id(text, timestamptz) is 'The run_id of a tick of a schedule.';
+comment on function pgrun._tick_run_id(text, timestamptz, timestamptz) is 'The run_id of a tick of a schedule as it is since it was changed.';
 
 create function pgrun._fire(schedule pgrun.schedules, run_id uuid, tick timestamptz) returns uuid language sql as $$
     insert into pgrun.jobs (run_id, name, queue, due_at, input, session_id, multitask, priority, max_attempts, metadata, context)
@@ -407,6 +407,25 @@ create function pgrun.run_schedule(schedule text, run_id uuid default null) retu
 $$;
 comment on function pgrun.run_schedule(text, uuid) is
     'Submits a run of a schedule now, besides its ticks, also of a paused one, and returns its run_id. Repeated with the same run_id it changes nothing.';
+
+-- For tests of programs: their time goes on without their waiting for it. Workers keep their leases. A schedule whose only moment has
+-- moved is computed anew, as if it had been changed as long ago.
+create function pgrun._advance(by interval) returns void language plpgsql as $$
+declare
+    part record;
+begin
+    for part in
+        select c.relname, string_agg(format('%1$I = %1$I - $1', a.attname), ', ') as moved
+          from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+         where c.relnamespace = 'pgrun'::regnamespace and c.relkind = 'r' and a.atttypid = 'timestamptz'::regtype
+           and c.relname not in ('migrations', 'workers') and a.attname <> 'changed_at'
+         group by c.relname
+    loop
+        execute format('update pgrun.%I set %s', part.relname, part.moved) using _advance.by;
+    end loop;
+    update pgrun.schedules set changed_at = changed_at - _advance.by;
+end $$;
+comment on function pgrun._advance(interval) is 'For tests: moves every moment of every row back, as if so much time had passed.';
 
 create function pgrun.pause_queue(queue text, resume_at timestamptz default null) returns void language sql as $$
     insert into pgrun.queues as q (queue, paused_at, resume_at) values (pause_queue.queue, now(), pause_queue.resume_at)

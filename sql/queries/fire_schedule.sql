@@ -14,10 +14,10 @@ moved as (
     update pgrun.schedules s
        set next_at = nullif(:'next_at', '')::timestamptz, ended_at = case when :'next_at' = '' then now() end,
            last_at = coalesce((select max(tick) from unnest(:'ticks'::timestamptz[]) tick), s.last_at),
-           last_run_id = coalesce((select pgrun._tick_run_id(:'schedule', max(tick)) from unnest(:'ticks'::timestamptz[]) tick
+           last_run_id = coalesce((select pgrun._tick_run_id(:'schedule', :'changed_at'::timestamptz, max(tick)) from unnest(:'ticks'::timestamptz[]) tick
                                    having max(tick) is not null), s.last_run_id)
      where s.schedule = any (array(select schedule from mine))
     returning s as row)
-select array(select pgrun._fire(moved.row, pgrun._tick_run_id(:'schedule', tick), tick)::text
+select array(select pgrun._fire(moved.row, pgrun._tick_run_id(:'schedule', :'changed_at'::timestamptz, tick), tick)::text
                from unnest(:'ticks'::timestamptz[]) tick order by tick) as run_ids
   from moved;

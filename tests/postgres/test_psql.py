@@ -137,6 +137,9 @@ _SCHEDULE = {
 }
 _TICK = {"schedule": "nightly", "changed_at": "2026-01-01 00:00Z", "expected": "2026-01-02 00:00Z", "next_at": ""}
 SAMPLES |= {
+    "advance_moments": {"seconds": "3600"},
+    "find_submitted": {"name": "noop", "max_rows": "10"},
+    "find_work": {"worker_id": WORKER, "queues": "{default}"},
     "declare_schedule": _SCHEDULE,
     "fire_schedule": {**_TICK, "ticks": '{"2026-01-02 00:00Z"}'},
     "list_schedules": {"schedule": ""},
