@@ -195,7 +195,7 @@ async def test_a_moment_fires_once_and_ends(db: PostgresDb, conn: Conn, look: Lo
 
 
 async def test_a_worker_hears_of_what_is_added_and_changed_by_hand(db: PostgresDb, conn: Conn, heard: Heard) -> None:
-    slow = PostgresDb(db.listen_address or conn.info.dsn, worker="external", settings=replace(FAST, poll_interval=1000))
+    slow = PostgresDb(conn.info.dsn, worker="external", settings=replace(FAST, poll_interval=1000))
 
     @slow.task
     async def note() -> None: ...

@@ -27,7 +27,7 @@ def say(db: PostgresDb, said: list[Any]) -> Task[[str], str]:
         said.append(word)
         return word.upper()
 
-    return say  # type: ignore[return-value]
+    return say
 
 
 @pytest.fixture
