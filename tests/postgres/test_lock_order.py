@@ -41,6 +41,7 @@ class Someone:
             *(self.try_again, self.give_back, self.rescue, self.die_and_come_back, self.open_sessions, self.leave),
             *(self.prune, self.forget_workers, self.pause, self.pause, self.approve, self.approve),
             *(self.watch, self.watch, self.tell, self.tell, self.prune_events, self.change_state),
+            *(self.fire, self.fire, self.schedule),
         )
         step = self._random.choice(steps)
         try:
@@ -68,6 +69,25 @@ class Someone:
                 "context": "",
             },
         )
+
+    def schedule(self) -> None:
+        name, options = self._random.choice("xy"), json.dumps({"session_id": self._random.choice("ab")})
+        when = {"cron": "", "every": "0.1", "at": "", "timezone": "UTC", "missed": "all"}
+        what = {"name": "noop", "input": "{}", "queue": "default", "options": options}
+        perform(self._conn, "set_schedule", schedule=name, **what, **when)
+        if self._random.random() < 0.3:
+            self._conn.execute("update pgrun.schedules set paused_at = case when paused_at is null then now() end")
+
+    def fire(self) -> None:
+        for row in perform(self._conn, "look_at_schedules", most=10):
+            next_at = row["now"].isoformat()  # which is due at once
+            tick = {"schedule": row["schedule"], "changed_at": row["changed_at"], "next_at": next_at}
+            if row["schedule"] and row["next_at"]:
+                perform(
+                    self._conn, "fire_schedule", **tick, expected=row["next_at"].isoformat(), ticks=[row["next_at"]]
+                )
+            elif row["schedule"]:
+                perform(self._conn, "plan_schedule", **tick, expected="", error="")
 
     def end_some(self) -> None:
         for row in self._claim():
