@@ -20,6 +20,19 @@ from pgrun.schedule import Missed, Timing, check_missed
 _STORED = ("session_id", "priority", "max_attempts", "multitask", "metadata", "context")
 """What of a run's options is stored with its schedule."""
 
+_OF_THE_TARGET = (
+    "run_id",
+    "kind",
+    "name",
+    "input",
+    "queue",
+    "session_table",
+    "definition",
+    "output_schema",
+    "content_type",
+)
+"""What has a column of its own, or is taken as the target is declared when a tick is fired."""
+
 
 class Target(Protocol):
     """What a schedule can run: an agent, or a task."""
@@ -268,8 +281,11 @@ def _schedule(
 ) -> NewSchedule:
     like = _Named(target) if isinstance(target, str) else target
     template = like.template(input, options)
-    if template.run_id or template.delay:
-        raise UsageError(f"{'run_id' if template.run_id else 'delay'}= is for one run; a schedule has many")
+    if template.run_id:
+        raise UsageError("run_id= is for one run; a schedule has many")
+    for column, default in NewRun._field_defaults.items():
+        if column not in (*_STORED, *_OF_THE_TARGET) and getattr(template, column) != default:
+            raise UsageError(f"{column}= is not for runs of a schedule; there are {', '.join(_STORED)}")
     return NewSchedule(
         schedule=name or template.name,
         name=template.name,

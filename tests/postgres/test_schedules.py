@@ -363,7 +363,7 @@ async def test_without_an_event_loop_there_are_sync_twins(dsn: str, note: Task[[
 REFUSED: list[tuple[str | None, Any, dict[str, Any], str]] = [
     (None, {"text": 7}, {"every": 60}, r"^note: "),
     (None, "text", {"every": 60}, "no keyword arguments"),
-    (None, None, {"every": 60, "delay": 5}, "delay= is for one run"),
+    (None, None, {"every": 60, "delay": 5}, "delay= is not for runs of a schedule"),
     (None, None, {"every": 60, "run_id": "01900000-0000-7000-8000-000000000000"}, "run_id= is for one run"),
     (None, None, {"every": "often"}, "every='often': seconds"),
     (None, None, {"every": 60, "missed": "never"}, "missed='never'"),
