@@ -24,7 +24,7 @@ CHANGED = ""
 """What `pgrun_soon` says when a schedule was changed; no queue has this name."""
 
 _POLLS = 6  # so many times as seldom as runs: a change that was not heard waits that long, a known tick does not
-_AT_ONCE = 100  # schedules per look
+_AT_ONCE = 100  # schedules per look, of new ones as many again
 _SPREAD = 0.01  # seconds after a tick within which the workers look, so that most of them find it fired
 _LOCKED = 0.05  # seconds until the next look after something was due: somebody else may have had its row locked
 _AFTER_FAILURE = 1.0  # seconds
@@ -74,7 +74,7 @@ class Schedules:
         if self._failed:
             return _AFTER_FAILURE
         if schedules:
-            return 0.0 if len(schedules) == _AT_ONCE else _LOCKED
+            return 0.0 if len(schedules) >= _AT_ONCE else _LOCKED
         return longest if next_in is None else min(longest, max(next_in, 0.0) + uniform(0, _SPREAD))
 
     async def _serve(self, schedule: DueSchedule) -> None:

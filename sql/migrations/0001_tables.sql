@@ -265,7 +265,7 @@ comment on column pgrun.schedules.ended_at is 'There is no tick any more since t
 comment on column pgrun.schedules.error is 'Why it does not fire: its expression is wrong, or its run cannot be submitted. Null: nothing is wrong. Any change of the row lets a worker try again.';
 
 -- Which tick is the next, and what a worker has to compute: due ones and those without a next tick.
-create index schedules_next on pgrun.schedules (next_at nulls first) where paused_at is null and ended_at is null and error is null;
+create index schedules_next on pgrun.schedules (next_at) where paused_at is null and ended_at is null and error is null;
 
 create table pgrun.queues (
     queue      text primary key check (queue <> ''),

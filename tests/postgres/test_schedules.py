@@ -1,5 +1,6 @@
 """Schedules: each tick is one run, whoever looks and however often; what people do with them in code, in Python and in SQL."""
 
+import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -19,6 +20,7 @@ from support.until import Heard, until, until_heard
 
 from pgrun import Agent, OpenAIResponses, PostgresDb, Schedule, Task, UsageError, Worker
 from pgrun.db.schedules import declared_schedules, write_declared
+from pgrun.db.statements import statement
 from pgrun.schedule import Missed
 from pgrun.testing import ModelServer
 from pgrun.worker.schedules import Schedules
@@ -409,3 +411,28 @@ async def test_a_lost_notification_costs_a_poll(
         conn.execute("alter table pgrun.schedules disable trigger user")
         conn.execute("insert into pgrun.schedules (schedule, name, every) values ('note', 'note', '0.1 s')")
         await until_heard(heard, "fired", schedule="note")
+
+
+async def test_a_look_reads_no_more_than_it_must_among_many_that_wait(db: PostgresDb, conn: Conn, look: Look) -> None:
+    conn.execute("alter table pgrun.schedules disable trigger user")
+    conn.execute(
+        "insert into pgrun.schedules (schedule, name, every, next_at) "
+        "select n::text, 'note', '1 h', now() + make_interval(secs => n - 3) from generate_series(1, 5000) n"
+    )
+    conn.execute("analyze pgrun.schedules")
+    query = f"explain (analyze, format json) {statement('look_at_schedules', 'pgrun')}"
+    read = json.dumps(one(conn, query.replace("%(most)s", "100")))
+    assert "Seq Scan" not in read
+    assert "Rows Removed by Filter" not in read
+    await look()
+    assert one(conn, "select count(*) from pgrun.jobs") == 3
+
+
+async def test_a_program_without_a_daemon_fires_what_it_has_added(dsn: str, conn: Conn) -> None:
+    async with PostgresDb(dsn, settings=FAST) as alone:
+
+        @alone.task
+        async def note() -> None: ...
+
+        await alone.aschedule(note, every=0.2)
+        await until(lambda: one(conn, "select count(*) from pgrun.jobs where status = 'completed'"))
