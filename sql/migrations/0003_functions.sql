@@ -417,7 +417,7 @@ begin
     for part in
         select c.relname, string_agg(format('%1$I = %1$I - $1', a.attname), ', ') as moved
           from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
-         where c.relnamespace = 'pgrun'::regnamespace and c.relkind = 'r' and a.atttypid = 'timestamptz'::regtype
+         where c.relnamespace = (select j.relnamespace from pg_class j where j.oid = 'pgrun.jobs'::regclass) and c.relkind = 'r' and a.atttypid = 'timestamptz'::regtype
            and c.relname not in ('migrations', 'workers') and a.attname <> 'changed_at'
          group by c.relname
     loop

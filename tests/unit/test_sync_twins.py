@@ -107,7 +107,7 @@ async def test_inside_an_event_loop_a_twin_says_what_to_await(
 ) -> None:
     bound = getattr(holders[holder], twin)
     required = [each for each in inspect.signature(bound).parameters.values() if each.default is each.empty]
-    args = [{} for each in required if each.kind is each.POSITIONAL_OR_KEYWORD]
+    args: list[Any] = [{} for each in required if each.kind is each.POSITIONAL_OR_KEYWORD]
     with pytest.raises(UsageError, match=rf"would block the running event loop; .*{method}\(…\) instead"):
         bound(*args)
 
