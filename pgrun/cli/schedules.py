@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from pgrun._durations import seconds_of
-from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, open_db, run
+from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, fail, open_db, run
 from pgrun.cli._show import Row, show_json, show_table
 from pgrun.cli.runs import json_of, object_of
 from pgrun.errors import UsageError
@@ -26,10 +26,12 @@ def schedules(
     context: typer.Context, database_url: DatabaseUrl = None, schema: Schema = "pgrun", as_json: AsJson = False
 ) -> None:
     """List schedules, with their next and last ticks; or change them."""
-    if context.invoked_subcommand is not None:
+    if command := context.invoked_subcommand:
+        if database_url or schema != "pgrun" or as_json:
+            fail(UsageError(f"options go behind the command: pgrun schedules {command} …"))
         return
 
-    async def command() -> None:
+    async def show() -> None:
         async with open_db(database_url, schema) as db:
             rows = await (await db.connected()).verbs.list_schedules()
         if as_json:
@@ -38,7 +40,7 @@ def schedules(
         columns = ("schedule", "name", "ticks", "timezone", "missed", "next", "last_at", "last_status", "declared_at")
         show_table([{**row, "ticks": _ticks(row), "next": _next(row)} for row in rows], columns, nothing="no schedules")
 
-    run(command)
+    run(show)
 
 
 @app.command()

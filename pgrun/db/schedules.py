@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pgrun._ids import new_run_id
 from pgrun._sync import run_sync
@@ -124,9 +124,9 @@ class Scheduling(ABC):
             UsageError: Something cannot be, or another schedule of that name was declared.
         """
         new = _schedule(target, input, name, _timing(cron, every, at, timezone), missed, options)
-        if (known := _declared.get(new.schedule)) and known[1] != new:
+        if (known := _declared.get(new.schedule)) and known.new != new:
             raise UsageError(f'schedule "{new.schedule}" is declared already; give this one another name=')
-        _declared[new.schedule] = (self, new)
+        _declared[new.schedule] = Declared(self, target, new)
 
     async def aschedule(
         self,
@@ -246,20 +246,35 @@ class Scheduling(ABC):
         return run_sync(self.aschedules)
 
 
-_declared: dict[str, tuple[Scheduling, NewSchedule]] = {}
+class Declared(NamedTuple):
+    """A schedule that code has declared, and through which database."""
+
+    db: Scheduling
+    target: Target
+    new: NewSchedule
 
 
-def declared_schedules() -> dict[str, tuple[Scheduling, NewSchedule]]:
-    """The schedules that this process has declared, by name, and through which database."""
+_declared: dict[str, Declared] = {}
+
+
+def declared_schedules() -> dict[str, Declared]:
+    """The schedules that this process has declared, by name."""
     return _declared
 
 
 async def write_declared(db: Scheduling, *, all_of_them: bool) -> None:
     """Writes what this process has declared in its code: all of it, for a daemon with a database of its own, or that of `db`."""
     verbs = await db._verbs()
-    for declared_in, new in [*_declared.values()]:
-        if all_of_them or declared_in is db:
-            await verbs.declare_schedule(new)
+    for declared in [*_declared.values()]:
+        if all_of_them or declared.db is db:
+            await _declare_target(db, declared.target)
+            await verbs.declare_schedule(declared.new)
+
+
+async def _declare_target(db: Scheduling, target: Target | str) -> None:
+    """Makes an agent known in the database, for workers that have not imported it; and runs of its name are an agent's."""
+    if declare := getattr(target, "adeclare", None):
+        await declare(db)
 
 
 def _timing(cron: str | None, every: float | timedelta | None, at: datetime | None, timezone: str) -> Timing:

@@ -96,6 +96,7 @@ def test_schedules_can_be_added_listed_paused_run_and_removed(dsn: str, conn: Co
     assert (listed["cron"], listed["timezone"], listed["paused_at"]) == ("0 9 * * MON-FRI", "Europe/Berlin", None)
     assert cli("remove", "morning") == "morning removed\n"
     assert cli("remove", "morning") == "exit code 2"
+    assert cli("--json", "remove", "morning") == "exit code 2"  # and not with an option that is lost
 
 
 def test_a_worker_executes_what_was_submitted_and_wait_prints_it(cli: Cli, dsn: str) -> None:

@@ -272,7 +272,8 @@ async def test_an_agent_is_asked_by_a_schedule_as_it_is_declared(
     model = OpenAIResponses("m", base_url=models.base_url, api_key="test")
     agent = Agent(name="Weather", model=model, output_schema=Weather, db=db)
     async with Worker(db):
-        await db.aschedule(agent, "How is it?", every=0.2, name="w", user_id="ada", metadata={"k": 1})
+        db.declare_schedule(agent, "How is it?", every=0.2, name="w", user_id="ada", metadata={"k": 1})
+        await write_declared(db, all_of_them=False)
         fired = await until_heard(heard, "fired", schedule="w")
         await db.aunschedule("w")
         await db.await_runs([fired["run_id"]], timeout=10)
