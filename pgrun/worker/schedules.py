@@ -14,7 +14,7 @@ from pgrun import events
 from pgrun._jitter import uniform
 from pgrun.db.records import DueSchedule
 from pgrun.db.verbs import Verbs
-from pgrun.errors import DatabaseError, PgrunError, SessionBusy, UsageError
+from pgrun.errors import PgrunError, SessionBusy, UsageError
 from pgrun.schedule import Timing, due
 from pgrun.settings import Settings
 
@@ -65,7 +65,7 @@ class Schedules:
         self._failed = False
         try:
             schedules, next_in = await self._verbs.due_schedules(_AT_ONCE)
-        except DatabaseError as error:
+        except PgrunError as error:
             _log.warning("schedules are put off: %s", error)
             return _AFTER_FAILURE
         async with anyio.create_task_group() as tasks:  # one may wait for the lock of its session
@@ -80,9 +80,8 @@ class Schedules:
     async def _serve(self, schedule: DueSchedule) -> None:
         try:
             ticks, next_at = _decide(schedule)
-        except (
-            Exception
-        ) as error:  # whatever somebody has written there: the worker lives, and the row says why it does not fire
+        except Exception as error:
+            # Whatever somebody has written there: the worker lives, and the row says why it does not fire.
             await self._report(schedule, error)
             return
         try:
