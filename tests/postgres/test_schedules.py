@@ -51,8 +51,8 @@ def row(conn: Conn, schedule: str = "note") -> Row:
 
 def ticks(conn: Conn, schedule: str = "note") -> list[datetime]:
     """Those for which there are runs."""
-    query = "select due_at from pgrun.jobs where metadata ->> 'schedule' = %s order by due_at"
-    return [found["due_at"] for found in conn.execute(query, [schedule]).fetchall()]
+    query = "select (metadata ->> 'tick')::timestamptz as tick from pgrun.jobs where metadata ->> 'schedule' = %s order by tick"
+    return [found["tick"] for found in conn.execute(query, [schedule]).fetchall()]
 
 
 def set_next(conn: Conn, next_at: datetime, schedule: str = "note") -> None:
