@@ -12,6 +12,7 @@ from pgrun import _hosting
 if TYPE_CHECKING:
     from pgrun.agent import Agent as Agent
     from pgrun.db.postgres import PostgresDb as PostgresDb
+    from pgrun.db.schedules import Schedule as Schedule
     from pgrun.errors import AnswerQueued as AnswerQueued
     from pgrun.errors import AttemptError as AttemptError
     from pgrun.errors import AttemptTimeout as AttemptTimeout
@@ -112,6 +113,7 @@ __all__ = [
     "RunOutput",
     "RunRequirement",
     "RunStatus",
+    "Schedule",
     "SchemaMismatch",
     "SessionBusy",
     "Settings",
@@ -149,6 +151,7 @@ _HOMES = {
     "RunOutput": "pgrun.run.base",
     "RunRequirement": "pgrun.run.requirement",
     "RunStatus": "pgrun.run.base",
+    "Schedule": "pgrun.db.schedules",
     "Settings": "pgrun.settings",
     "Snooze": "pgrun.verdict",
     "SyncTaskContext": "pgrun.run.task_context",

@@ -117,6 +117,15 @@ class Decides(ABC):
         output_schema: Any = None,
         background: bool = False,
     ) -> RunOutput[Any]: ...
-    def continue_run(self, run: RunOutput[Any] | None = None, **options: Any) -> RunOutput[Any]:
+    def continue_run(
+        self,
+        run: RunOutput[Any] | None = None,
+        *,
+        run_id: str | None = None,
+        requirements: Requirements | None = None,
+        output_schema: Any = None,
+        background: bool = False,
+    ) -> RunOutput[Any]:
         """The same as `acontinue_run`, for code without an event loop."""
-        return run_sync(partial(self.acontinue_run, run, **options))
+        which: dict[str, Any] = {"run_id": run_id, "requirements": requirements, "output_schema": output_schema}
+        return run_sync(partial(self.acontinue_run, run, **which, background=background))

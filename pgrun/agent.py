@@ -366,6 +366,16 @@ class Agent(Decides, Talks, Generic[T]):
         run = self._new_run(request, self.output_schema, choices)
         return run._replace(parent_run_id=parent_run_id)
 
+    def template(self, input: Any, options: Mapping[str, Any]) -> NewRun:
+        """What the runs of a schedule are like; each has a session of its own unless one was chosen.
+
+        Raises:
+            UsageError: The input or an option cannot be.
+        """
+        data, schema, choices = self._checked(input, None, options)  # type: ignore[arg-type]
+        run = self._new_run(data, schema, choices)
+        return run._replace(run_id=options.get("run_id") or "", session_id=options.get("session_id"))
+
     async def adeclare(self, db: PostgresDb | None = None) -> None:
         """Records the definition in the database, so that SQL can submit runs by name; the first run does it by itself.
 
@@ -382,6 +392,10 @@ class Agent(Decides, Talks, Generic[T]):
         for agent in asked:
             if isinstance(agent, Agent) and db not in agent._declared_in:
                 await agent.adeclare(db)
+
+    def declare(self, db: PostgresDb | None = None) -> None:
+        """The same as `adeclare`, for code without an event loop."""
+        run_sync(self.adeclare, db)
 
     async def _ask(
         self, input: Any, output_schema: Any, options: AgentRunOptions, *, background: bool, streams: bool

@@ -186,6 +186,17 @@ class Task(Generic[P, R]):
         """Whether `execute` needs the context of the run: the function asks for it, or middleware."""
         return self._context is not None or bool(self._middleware or self._db.middlewares)
 
+    def template(self, input: Mapping[str, Any] | None, options: Mapping[str, Any]) -> NewRun:
+        """What the runs of a schedule are like, with these keyword arguments; without a run_id unless one was chosen.
+
+        Raises:
+            UsageError: An argument or an option cannot be.
+        """
+        if not isinstance(input, Mapping | None):
+            raise UsageError(f"{self.name}: {input!r:.100} are no keyword arguments; give a dict of them")
+        like = self._choose({**self._options, **options})  # type: ignore[typeddict-item]
+        return like._replace(input=self.arguments.dump((), input or {}))
+
     async def execute(self, data: str, context: TaskContext | None = None, *, may_leave: bool = False) -> bytes:
         """Calls the function with stored arguments and returns its result, both as JSON; workers do that.
 

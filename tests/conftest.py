@@ -22,6 +22,7 @@ from pgrun._sync import run_sync
 from pgrun.agent import _registry
 from pgrun.db.embedded import EmbeddedPostgres
 from pgrun.db.embedded._locks import is_locked
+from pgrun.db.schedules import declared_schedules
 from pgrun.task import registered_tasks
 from pgrun.testing import ModelServer
 
@@ -149,6 +150,7 @@ def _no_agents_and_tasks_of_other_tests() -> Iterator[None]:
     yield
     _registry.clear()
     registered_tasks().clear()
+    declared_schedules().clear()
 
 
 @pytest.fixture

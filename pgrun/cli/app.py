@@ -2,7 +2,7 @@
 
 import typer
 
-from pgrun.cli import decide, demo, operate, queues, runs, streams
+from pgrun.cli import decide, demo, operate, queues, runs, schedules, streams
 
 app = typer.Typer(
     name="pgrun",
@@ -21,6 +21,7 @@ for command in (
 ):
     app.command()(command)
 app.add_typer(queues.app, name="queues")
+app.add_typer(schedules.app, name="schedules")
 
 
 def main() -> None:

@@ -93,13 +93,13 @@ def submit(
         values = {
             **said,
             "name": name,
-            "input": _data(input, "INPUT"),
+            "input": json_of(input, "INPUT"),
             "queue": queue,
             "session_id": session_id,
             "priority": priority,
             "delay": delay,
             "max_attempts": max_attempts and str(max_attempts),
-            "metadata": _object(metadata, "--metadata"),
+            "metadata": object_of(metadata, "--metadata"),
             "definition": _definition(model, instructions),
             "output_schema": _output_schema(output_schema),
             "run_id": run_id and check_run_id(run_id),
@@ -330,7 +330,8 @@ async def _stop(verbs: Any, left: Any) -> None:
     await stop_left_calls(verbs, left, known_definition)
 
 
-def _data(text: str, what: str) -> Any:
+def json_of(text: str, what: str) -> Any:
+    """What somebody has typed as input: JSON, if it begins like that, else the text itself; ``-`` reads it from stdin."""
     from pgrun.run._storable import to_jsonable
 
     if text == "-":
@@ -345,8 +346,9 @@ def _data(text: str, what: str) -> Any:
         raise UsageError(f"{what} begins like JSON but is none: {error}") from None
 
 
-def _object(text: str, what: str) -> dict[str, Any]:
-    data = _data(text, what)
+def object_of(text: str, what: str) -> dict[str, Any]:
+    """A JSON object that somebody has typed."""
+    data = json_of(text, what)
     if not isinstance(data, dict):
         raise UsageError(f"{what} must be a JSON object")
     return data
@@ -379,7 +381,7 @@ def _output_schema(path: Path | None) -> dict[str, Any] | None:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(f"--output-schema {path}: {error.strerror}") from None
-    return OutputSchema.from_json(_object(text, f"--output-schema {path}")).json_schema
+    return OutputSchema.from_json(object_of(text, f"--output-schema {path}")).json_schema
 
 
 def _without_traceback(error: dict[str, Any] | None) -> dict[str, Any] | None:

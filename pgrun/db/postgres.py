@@ -31,6 +31,7 @@ from pgrun.db.migrations import Migration, check_version, migrate
 from pgrun.db.placing import knows_queue, place
 from pgrun.db.queues import QueueControl
 from pgrun.db.records import NewRun, Placed
+from pgrun.db.schedules import Scheduling
 from pgrun.db.statements import check_schema
 from pgrun.db.submitter import Submitter
 from pgrun.db.tending import Tends
@@ -75,7 +76,7 @@ class Connected:
         self.following: Following | None = None
 
 
-class PostgresDb(Awaits, Tends, QueueControl):
+class PostgresDb(Awaits, Tends, QueueControl, Scheduling):
     """Where runs are stored and how this process takes part in them.
 
     Args:
@@ -156,6 +157,13 @@ class PostgresDb(Awaits, Tends, QueueControl):
         """The same as `aclose`, for code without an event loop."""
         run_sync(self.aclose)
 
+    def __enter__(self) -> "PostgresDb":
+        run_sync(self.connected)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
     async def amigrate(self) -> list[Migration]:
         """Creates or upgrades the schema; returns the migrations that were applied.
 
@@ -167,6 +175,10 @@ class PostgresDb(Awaits, Tends, QueueControl):
         return await runtime.with_connection(
             partial(migrate, schema=self.schema), deadline=None
         )  # indexes take their time
+
+    def migrate(self) -> list[Migration]:
+        """The same as `amigrate`, for code without an event loop."""
+        return run_sync(self.amigrate)
 
     @overload
     def task(self, function: Callable[Concatenate[TaskContext, P], Coroutine[Any, Any, R]], /) -> "Task[P, R]": ...
@@ -382,6 +394,12 @@ class PostgresDb(Awaits, Tends, QueueControl):
         runtime = Runtime(address, self.schema, self.settings, revive=revive)
         self._loops[loop] = connected = Connected(runtime, self.settings)
         return connected
+
+    async def _verbs(self, *, hosting: str = "") -> Verbs:
+        connected = await self.connected()
+        if hosting:
+            self._take_in(connected, hosting)
+        return connected.verbs
 
     def _start_waiting(self, connected: Connected) -> None:
         connected.waits = True

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -49,6 +49,36 @@ class Placed(NamedTuple):
     run_id: str
     is_new: bool
     submitted_at: datetime
+
+
+class NewSchedule(NamedTuple):
+    """A schedule as it is added or declared; the fields are columns of `schedules`, one of `cron`, `every` and `at` is given."""
+
+    schedule: str
+    name: str
+    input: Any
+    queue: str
+    cron: str | None
+    every: timedelta | None
+    at: datetime | None
+    timezone: str
+    missed: str
+    options: dict[str, Any]
+
+
+class DueSchedule(NamedTuple):
+    """A schedule that a worker has to look at: its tick has come, or nobody has computed the next one (`next_at` is None)."""
+
+    schedule: str
+    cron: str | None
+    every: timedelta | None
+    at: datetime | None
+    timezone: str
+    missed: str
+    changed_at: datetime
+    next_at: datetime | None
+    now: datetime
+    """The database's clock."""
 
 
 class Claimed(NamedTuple):

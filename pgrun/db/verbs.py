@@ -18,12 +18,14 @@ from pgrun.db.placing import knows_queue, place
 from pgrun.db.records import (
     FIRST,
     Claimed,
+    DueSchedule,
     Ending,
     EventRow,
     Kept,
     LeftCall,
     Look,
     NewRun,
+    NewSchedule,
     Page,
     Place,
     Placed,
@@ -449,6 +451,52 @@ class Verbs:
         next_look = next((row["next_look"] for row in rows if row["run_id"] is None), None)
         return [row for row in rows if row["run_id"] is not None], next_look
 
+    async def set_schedule(self, new: NewSchedule) -> None:
+        """Adds a schedule, or changes the one of that name."""
+        await self._runtime.fetch("set_schedule", _schedule(new))
+
+    async def declare_schedule(self, new: NewSchedule) -> None:
+        """Writes a schedule that code declares, if it is new or the code has changed; see `declare_schedule.sql`."""
+        await self._runtime.fetch("declare_schedule", _schedule(new))
+
+    async def due_schedules(self, most: int) -> tuple[list[DueSchedule], float | None]:
+        """Schedules that a worker has to look at, at most so many; and in how many seconds the next tick of all comes, if any."""
+        rows = await self._runtime.fetch_tuples("look_at_schedules", {"most": most})
+        next_in: float | None = rows[0][-1]
+        return [DueSchedule(*row[:-1]) for row in rows if row[0] is not None], next_in
+
+    async def plan_schedule(self, due: DueSchedule, next_at: datetime | None, error: str = "") -> bool:
+        """Says when a schedule comes round next, None: never again, or what is wrong with it; False if it has changed since."""
+        return bool(await self._runtime.fetch("plan_schedule", {**_tick(due, next_at), "error": error}))
+
+    async def fire_schedule(
+        self, due: DueSchedule, ticks: Sequence[datetime], next_at: datetime | None
+    ) -> list[str] | None:
+        """Submits a run for each of these ticks of a schedule; returns their ids, None if the tick was not the caller's."""
+        row = await self._runtime.fetch_one("fire_schedule", {**_tick(due, next_at), "ticks": [*ticks]})
+        return None if row is None else row["run_ids"]
+
+    async def remove_schedule(self, schedule: str) -> bool:
+        """Removes a schedule; whether there was one."""
+        row = await self._runtime.fetch_one("remove_schedule", {"schedule": schedule})
+        return bool(row and row["removed"])
+
+    async def pause_schedule(self, schedule: str) -> None:
+        """A schedule fires nothing until it is resumed."""
+        await self._runtime.fetch("pause_schedule", {"schedule": schedule})
+
+    async def resume_schedule(self, schedule: str) -> None:
+        """A paused schedule fires again."""
+        await self._runtime.fetch("resume_schedule", {"schedule": schedule})
+
+    async def run_schedule(self, schedule: str, run_id: str) -> None:
+        """Submits a run of a schedule now, besides its ticks."""
+        await self._runtime.fetch("run_schedule", {"schedule": schedule, "run_id": run_id})
+
+    async def list_schedules(self, schedule: str = "") -> list[Row]:
+        """Schedules by name, see `list_schedules.sql`; an empty name means all."""
+        return await self._runtime.fetch("list_schedules", {"schedule": schedule})
+
     async def open_sessions(self) -> None:
         """Lets held runs go on for which nothing is open any more, in their session or among their children."""
         await self._runtime.fetch("open_sessions")
@@ -579,6 +627,20 @@ class Verbs:
         assert row is not None
         return int(row["forgotten"])
 
+    async def find_work(self, worker_id: str, queues: Sequence[str]) -> Row:
+        """What is left to do for a worker, see `find_work.sql`: busy, waiting, ended; for tests."""
+        row = await self._runtime.fetch_one("find_work", {"worker_id": worker_id, "queues": [*queues]})
+        assert row is not None
+        return row
+
+    async def find_submitted(self, name: str, *, max_rows: int) -> list[Row]:
+        """The latest runs of an agent or a task: run_id, input; for tests."""
+        return await self._runtime.fetch("find_submitted", {"name": name, "max_rows": max_rows})
+
+    async def advance_moments(self, seconds: float) -> None:
+        """Moves every moment of every row back, as if so much time had passed; for tests."""
+        await self._runtime.fetch("advance_moments", {"seconds": seconds})
+
     async def queue_stats(self) -> list[Row]:
         """The view `queue_stats`."""
         return await self._runtime.fetch("get_queue_stats")
@@ -641,6 +703,28 @@ def _call(like: NewRun) -> dict[str, Any]:
 def _turn(like: NewRun) -> dict[str, Any]:
     """What the limits of its queue have to know of a run."""
     return {"concurrency_key": like.concurrency_key, "weight": None if like.weight is None else str(like.weight)}
+
+
+def _schedule(new: NewSchedule) -> dict[str, Any]:
+    """The parameters of `set_schedule.sql` and `declare_schedule.sql`."""
+    return {
+        **new._asdict(),
+        "input": _json(new.input),
+        "cron": new.cron or "",
+        "every": "" if new.every is None else str(new.every.total_seconds()),
+        "at": "" if new.at is None else new.at.isoformat(),
+        "options": _json(new.options),
+    }
+
+
+def _tick(due: DueSchedule, next_at: datetime | None) -> dict[str, Any]:
+    """The tick of a schedule that a worker looks at, and the one that follows."""
+    return {
+        "schedule": due.schedule,
+        "changed_at": due.changed_at,
+        "expected": "" if due.next_at is None else due.next_at.isoformat(),
+        "next_at": "" if next_at is None else next_at.isoformat(),
+    }
 
 
 def _ending(ending: Ending) -> str:

@@ -1,6 +1,9 @@
-"""An OpenAI-compatible model server on the loopback, for testing agents through the real client.
+"""For testing programs that use pgrun: a model server for their agents, and the queue under the control of a test.
 
-It stands where the provider stands: the agent's own HTTP client calls it, and a test says what comes back.
+`drain`, `inline`, `advance` and `assert_submitted` are about the queue, see `pgrun.testing.runs`; they work on the real one.
+
+All else is an OpenAI-compatible model server on the loopback, for testing agents through the real client. It stands where the
+provider stands: the agent's own HTTP client calls it, and a test says what comes back.
 
 ::
 
@@ -21,6 +24,9 @@ it). What a test can look at is in the `journal`, the `store` and the `bill`.
 
 Starting a server needs the extra ``pgrun[testing]``; importing this package does not.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from pgrun.testing.answers import (
     Answer,
@@ -49,6 +55,9 @@ from pgrun.testing.journal import Call, Lookup
 from pgrun.testing.limits import Limits
 from pgrun.testing.server import ModelServer
 
+if TYPE_CHECKING:
+    from pgrun.testing.runs import advance, assert_submitted, drain, inline
+
 __all__ = [
     "Answer",
     "Call",
@@ -57,12 +66,16 @@ __all__ = [
     "ModelServer",
     "ToolCall",
     "Usage",
+    "advance",
+    "assert_submitted",
     "cut",
     "disconnect",
+    "drain",
     "failed",
     "filtered",
     "hang",
     "http_error",
+    "inline",
     "invalid_json",
     "quota_exceeded",
     "rate_limited",
@@ -74,3 +87,10 @@ __all__ = [
     "unauthorized",
     "wrong_shape",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What is about the queue loads the whole package, which the model server does without."""
+    if name not in ("advance", "assert_submitted", "drain", "inline"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module("pgrun.testing.runs"), name)

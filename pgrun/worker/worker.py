@@ -19,6 +19,7 @@ from pgrun.agent import registered_agents
 from pgrun.db import listener
 from pgrun.db.postgres import Connected, PostgresDb
 from pgrun.db.records import Claimed, Look, WorkerCard
+from pgrun.db.schedules import write_declared
 from pgrun.errors import DatabaseError, UsageError
 from pgrun.run.stream import Stream
 from pgrun.task import registered_tasks
@@ -33,6 +34,7 @@ from pgrun.worker.pace import Pace
 from pgrun.worker.progress import ProgressNotes
 from pgrun.worker.recorder import Recorder
 from pgrun.worker.retention import Retention
+from pgrun.worker.schedules import CHANGED, Schedules
 from pgrun.worker.slots import Slots
 from pgrun.worker.streams import Streams
 
@@ -108,11 +110,13 @@ class Worker:
         self._maintenance = Maintenance(self._verbs, self.db.settings)
         self._left_calls = LeftCalls(self._verbs)
         self._limited = Limited(self._verbs, yields=self._yields)
+        self._schedules = Schedules(self._verbs, self.db.settings)
         self._woken = anyio.Event()
         self._woken_for: set[str] = set()
         self._look_at = 0.0
         for agent in registered_agents().values() if self.mode == "daemon" else ():
             await agent.adeclare(self.db)
+        await write_declared(self.db, all_of_them=self.mode == "daemon")
         async with AsyncExitStack() as stack:
             await self._register()
             stack.push_async_callback(self._say_goodbye)
@@ -136,6 +140,7 @@ class Worker:
             self._tasks.start_soon(self._notes.write_forever, name="pgrun progress")
             # Beside maintenance and not within: a rescue must not wait until something is pruned.
             self._tasks.start_soon(Retention(self._verbs, self.db.settings).look_forever, name="pgrun retention")
+            self._tasks.start_soon(self._schedules.look_forever, name="pgrun schedules")
             self._tasks.start_soon(
                 self._left_calls.look_forever, lambda: (self._registered, self._known), name="pgrun left calls"
             )
@@ -178,7 +183,9 @@ class Worker:
 
     def on_soon(self, queue: str) -> None:
         """Called in the listener's thread; only a look at everything tells when that will be."""
-        if queue in self.queues and _EVERYTHING not in self._woken_for:
+        if queue == CHANGED:
+            self._connected.runtime.call_soon(self._schedules.wake)
+        elif queue in self.queues and _EVERYTHING not in self._woken_for:
             self._connected.runtime.call_soon(self._wake)
 
     def on_done(self, run_ids: Sequence[str]) -> None:
@@ -200,6 +207,7 @@ class Worker:
         """Called in the listener's thread; whatever was not heard before is looked for now."""
         self._listening = listening
         self._connected.runtime.call_soon(self._wake)
+        self._connected.runtime.call_soon(self._schedules.set_listening, listening)
 
     def _wake(self, queue: str = _EVERYTHING) -> None:
         self._woken_for.add(queue)

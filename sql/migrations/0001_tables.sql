@@ -290,6 +290,54 @@ comment on column pgrun.sessions.state is 'What tools want to find again in late
 comment on column pgrun.sessions.created_at is 'First run submitted, or state set.';
 comment on column pgrun.sessions.updated_at is 'Latest run submitted.';
 
+create table pgrun.schedules (
+    schedule    text primary key check (schedule <> ''),
+    name        text not null check (name <> ''),
+    input       jsonb not null default '{}',
+    queue       text not null default 'default' check (queue <> ''),
+    cron        text,
+    every       interval check (every >= interval '0.1 s' and extract(year from every) = 0 and extract(month from every) = 0),
+    at          timestamptz check (at >= '1970-01-01 00:00:00Z' and at < '9999-01-01 00:00:00Z'),
+    timezone    text not null default 'UTC',
+    missed      text not null default 'once' check (missed in ('skip', 'once', 'all')),
+    options     jsonb not null default '{}' check (jsonb_typeof(options) = 'object'),
+    declared    jsonb,
+    declared_at timestamptz,
+    created_at  timestamptz not null default now(),
+    changed_at  timestamptz not null default now(),
+    paused_at   timestamptz,
+    next_at     timestamptz,
+    last_at     timestamptz,
+    last_run_id uuid,
+    ended_at    timestamptz,
+    error       text,
+    check (num_nonnulls(cron, every, at) = 1)
+);
+comment on table  pgrun.schedules is 'What is submitted again and again, or once at a moment: each tick of a schedule is one run. Rows may be inserted, changed and deleted by hand; a worker computes the next tick.';
+comment on column pgrun.schedules.schedule is 'Name of the schedule; its runs carry it and their tick in metadata.';
+comment on column pgrun.schedules.name is 'The agent or task that its runs execute.';
+comment on column pgrun.schedules.input is 'The input of its runs.';
+comment on column pgrun.schedules.queue is 'The queue of its runs.';
+comment on column pgrun.schedules.cron is 'Its ticks: minute, hour, day of month, month, day of week, as Debian''s cron reads them; with six fields the first is the second.';
+comment on column pgrun.schedules.every is 'Its ticks: the multiples of this duration since 1970 in UTC; no months and years, which have no length.';
+comment on column pgrun.schedules.at is 'Its only tick.';
+comment on column pgrun.schedules.timezone is 'Where the clock hangs that cron means: a name of the IANA database, such as Europe/Berlin.';
+comment on column pgrun.schedules.missed is 'What becomes of ticks that nobody could fire in time: skip = nothing; once = the last of them is fired for all; all = each is, the last hundred at most.';
+comment on column pgrun.schedules.options is 'What else its runs are told: session_id, priority, max_attempts, multitask, metadata, context, as in jobs.';
+comment on column pgrun.schedules.declared is 'What code has declared last; a change made by hand stays until that changes. Null: no code has.';
+comment on column pgrun.schedules.declared_at is 'A worker that declares it in its code has started. Null: none does; older than all workers: the code has forgotten it.';
+comment on column pgrun.schedules.created_at is 'Added.';
+comment on column pgrun.schedules.changed_at is 'Its ticks were changed, or it was resumed; those after this moment count.';
+comment on column pgrun.schedules.paused_at is 'It fires nothing since then. Null: not paused.';
+comment on column pgrun.schedules.next_at is 'The next tick. Null: a worker has yet to compute it, or there is none.';
+comment on column pgrun.schedules.last_at is 'The tick that was fired last.';
+comment on column pgrun.schedules.last_run_id is 'Its run.';
+comment on column pgrun.schedules.ended_at is 'There is no tick any more since then.';
+comment on column pgrun.schedules.error is 'Why it does not fire: its expression is wrong, or its run cannot be submitted. Null: nothing is wrong. Any change of the row lets a worker try again.';
+
+-- Which tick is the next, and what a worker has to compute: due ones and those without a next tick.
+create index schedules_next on pgrun.schedules (next_at) where paused_at is null and ended_at is null and error is null;
+
 create table pgrun.queues (
     queue           text primary key check (queue <> ''),
     paused_at       timestamptz,

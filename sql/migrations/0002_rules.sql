@@ -367,6 +367,26 @@ create trigger jobs_wake after insert on pgrun.jobs
     referencing new table as submitted
     for each statement execute function pgrun._wake_workers();
 
+-- Schedules. Whoever changes one, also by hand, has its next tick computed anew and its error forgotten, and workers are told by an
+-- empty pgrun_soon, which is no name of a queue. What workers write (next_at, last_at, ended_at, error) changes nothing here.
+create function pgrun._reschedule() returns trigger language plpgsql as $$
+begin
+    if tg_op = 'INSERT' or (old.cron, old.every, old.at, old.timezone, old.paused_at is null)
+                           is distinct from (new.cron, new.every, new.at, new.timezone, new.paused_at is null) then
+        new.next_at := null;
+        new.ended_at := null;
+        new.changed_at := clock_timestamp();  -- a tick that was fired before this row was ours is not to count again
+    end if;
+    new.error := null;
+    perform pg_notify('pgrun_soon', '');
+    return new;
+end $$;
+comment on function pgrun._reschedule() is 'Trigger: has the next tick of a schedule computed that was added or changed.';
+
+create trigger schedules_changed
+    before insert or update of name, input, queue, cron, every, at, timezone, missed, options, paused_at on pgrun.schedules
+    for each row execute function pgrun._reschedule();
+
 -- Streams. Whoever adds an event to a run holds the lock of its row, a worker besides the fence (write_events.sql), so the next number
 -- is free; and what a function reads is as of its own call, not as of the statement around it, which may have waited for that lock.
 create function pgrun._tell_event(run_id uuid, attempt int, kind text, data jsonb, at timestamptz default clock_timestamp())

@@ -13,6 +13,9 @@ from uuid import uuid4
 import pytest
 from support.database import Conn
 from support.tables import one
+from typer.testing import CliRunner
+
+from pgrun.cli.app import app
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -71,6 +74,32 @@ def test_a_run_is_shown_with_its_steps(cli: Cli, conn: Conn) -> None:
         "4     model_call  gpt-5-mini  0.25 s    no JSON",
     ]
     assert [step["duration"] for step in json.loads(cli("show", run_id, "--json").stdout)["steps"]] == [0.25] * 4
+
+
+def test_schedules_can_be_added_listed_paused_run_and_removed(dsn: str, conn: Conn) -> None:
+    def cli(*words: str) -> str:
+        """Within this process: there are many of them."""
+        done = CliRunner().invoke(app, ["schedules", *words], env={"PGRUN_DATABASE_URL": dsn})
+        return done.stdout if done.exit_code == 0 else f"exit code {done.exit_code}"
+
+    when = ("--cron", "0 9 * * MON-FRI", "--timezone", "Europe/Berlin", "--options", '{"priority": 2}')
+    assert cli("add", "morning", "News", "What is new?", *when) == "morning added\n"
+    assert cli("add", "wrong", "News", "--cron", "0 25 * * *") == "exit code 2"
+    assert cli("pause", "morning") == "morning paused\n"
+    (head, shown) = cli().splitlines()
+    assert head.split()[:3] == ["schedule", "name", "ticks"]
+    assert "0 9 * * MON-FRI" in shown
+    assert "paused" in shown
+    run_id = cli("run-now", "morning").strip()
+    assert one(conn, "select array[run_id::text, name, input #>> '{}', priority::text] from pgrun.jobs") == [
+        *(run_id, "News", "What is new?", "2")
+    ]
+    assert cli("resume", "morning", "--json") == '{"schedule":"morning","done":"resumed"}\n'
+    (listed,) = json.loads(cli("--json"))
+    assert (listed["cron"], listed["timezone"], listed["paused_at"]) == ("0 9 * * MON-FRI", "Europe/Berlin", None)
+    assert cli("remove", "morning") == "morning removed\n"
+    assert cli("remove", "morning") == "exit code 2"
+    assert cli("--json", "remove", "morning") == "exit code 2"  # and not with an option that is lost
 
 
 def test_a_worker_executes_what_was_submitted_and_wait_prints_it(cli: Cli, dsn: str) -> None:

@@ -1,11 +1,17 @@
 """The public API without the `a`, from code without an event loop, from threads, and not from inside a loop."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
+from support.database import Conn
 from support.settings import FAST
+from support.tables import one
 
 from pgrun import Agent, OpenAIResponses, PostgresDb, RunCancelled, RunFailed, RunStatus, UsageError
 from pgrun.testing import ModelServer, hang, refusal
@@ -60,3 +66,12 @@ async def test_inside_a_loop_it_says_what_to_await(agent: Agent[Fact]) -> None:
         agent.run("?")
     with pytest.raises(UsageError, match=r"await aget_run_output"):
         agent.get_run_output("01900000-0000-7000-8000-000000000000")
+
+
+@pytest.mark.slow
+def test_a_server_that_forks_after_its_first_use_goes_on_in_parent_and_child(dsn: str, conn: Conn) -> None:
+    tests = str(Path(__file__).parent.parent)
+    environ = {**os.environ, "PGRUN_DATABASE_URL": dsn, "PYTHONPATH": tests}
+    subprocess.run([sys.executable, "-m", "support.forking"], env=environ, check=True, timeout=15)
+    submitted = "select array_agg(input ->> 'who' order by input ->> 'who') from pgrun.jobs"
+    assert one(conn, submitted) == ["after", "before", "child", "parent"]

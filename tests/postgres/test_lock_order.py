@@ -44,6 +44,7 @@ class Someone:
             *(self.submit_under_keys, self.submit_under_keys, self.expire),
             *(self.set_queue, self.pause_queue, self.resume_queue),
             *(self.retry_failed, self.retry_failed, self.say_progress, self.sleep),
+            *(self.fire, self.fire, self.schedule),
         )
         step = self._random.choice(steps)
         try:
@@ -85,6 +86,25 @@ class Someone:
 
     def expire(self) -> None:
         perform(self._conn, "expire_runs")
+
+    def schedule(self) -> None:
+        name, options = self._random.choice("xy"), json.dumps({"session_id": self._random.choice("ab")})
+        when = {"cron": "", "every": "0.1", "at": "", "timezone": "UTC", "missed": "all"}
+        what = {"name": "noop", "input": "{}", "queue": "default", "options": options}
+        perform(self._conn, "set_schedule", schedule=name, **what, **when)
+        if self._random.random() < 0.3:
+            self._conn.execute("update pgrun.schedules set paused_at = case when paused_at is null then now() end")
+
+    def fire(self) -> None:
+        for row in perform(self._conn, "look_at_schedules", most=10):
+            next_at = row["now"].isoformat()  # which is due at once
+            tick = {"schedule": row["schedule"], "changed_at": row["changed_at"], "next_at": next_at}
+            if row["schedule"] and row["next_at"]:
+                perform(
+                    self._conn, "fire_schedule", **tick, expected=row["next_at"].isoformat(), ticks=[row["next_at"]]
+                )
+            elif row["schedule"]:
+                perform(self._conn, "plan_schedule", **tick, expected="", error="")
 
     def end_some(self) -> None:
         for row in self._claim():

@@ -161,6 +161,27 @@ SAMPLES: dict[str, dict[str, str]] = {
     "write_events": {"events": f'{{"{RUN}": {{"fence": 1, "seq": 1, "events": [["text", {{"text": "Hi"}}]]}}}}'},
 }
 
+_SCHEDULE = {
+    **{"schedule": "It's nightly", "name": "It's", "input": "{}", "queue": "default", "cron": "0 9 * * *", "every": ""},
+    **{"at": "", "timezone": "Europe/Berlin", "missed": "all", "options": '{"priority": 1}'},
+}
+_TICK = {"schedule": "nightly", "changed_at": "2026-01-01 00:00Z", "expected": "2026-01-02 00:00Z", "next_at": ""}
+SAMPLES |= {
+    "advance_moments": {"seconds": "3600"},
+    "find_submitted": {"name": "noop", "max_rows": "10"},
+    "find_work": {"worker_id": WORKER, "queues": "{default}"},
+    "declare_schedule": _SCHEDULE,
+    "fire_schedule": {**_TICK, "ticks": '{"2026-01-02 00:00Z"}'},
+    "list_schedules": {"schedule": ""},
+    "look_at_schedules": {"most": "100"},
+    "pause_schedule": {"schedule": "nightly"},
+    "plan_schedule": {**_TICK, "error": "wrong"},
+    "remove_schedule": {"schedule": "nightly"},
+    "resume_schedule": {"schedule": "nightly"},
+    "run_schedule": {"schedule": "nightly", "run_id": OTHER},
+    "set_schedule": _SCHEDULE,
+}
+
 FILES = sorted(path.stem for path in (sql_dir() / "queries").glob("*.sql"))
 Psql = Callable[..., str]
 
@@ -197,6 +218,7 @@ def running(conn: Conn) -> None:
         "insert into pgrun.jobs (run_id, name, status, requirements) values (%s, 'noop', 'paused', %s)",
         [PAUSED, '[{"kind": "confirmation", "step": 2, "call_id": "call_1", "name": "refund", "arguments": {}}]'],
     )
+    conn.execute("insert into pgrun.schedules (schedule, name, every) values ('nightly', 'noop', '1 h')")
 
 
 def test_every_file_has_a_sample() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from typing import Any, TypedDict, assert_type
 
@@ -21,6 +22,7 @@ from pgrun import (
     RunOutput,
     RunRequirement,
     RunStatus,
+    Schedule,
     Settings,
     SyncTaskContext,
     Task,
@@ -152,6 +154,14 @@ def the_parts_of_a_run(run: RunOutput[City]) -> None:
     assert_type(run.metrics, RunMetrics)
     assert_type(run.metrics.cost_usd, float | None)
     assert_type(run.metadata, dict[str, Any])
+
+
+async def schedules(db: PostgresDb, agent: Agent[City], task: Task[[str], int]) -> None:
+    db.declare_schedule(task, {"text": "a"}, cron="0 9 * * *", timezone="Europe/Berlin", missed="skip")
+    assert_type(await db.aschedule(agent, "What is new?", every=timedelta(hours=1), user_id="ada"), str)
+    assert_type(db.schedule("known elsewhere", {"a": 1}, at=datetime(2030, 1, 1, tzinfo=UTC)), str)
+    assert_type(await db.aschedules(), list[Schedule])
+    assert_type(db.unschedule("a"), bool)
 
 
 async def a_worker_in_this_process() -> None:
