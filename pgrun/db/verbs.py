@@ -297,7 +297,7 @@ class Verbs:
         Args:
             run_id: The run.
             decision: Parameters of `pgrun.approve` that are not left at their default: call_id, approved, note, result, input,
-                decision_id.
+                decision_id, decided_by.
         """
         # Sent again after a lost connection it must not decide on what the run waits for by then.
         decided = {"decision_id": new_run_id()} | {name: value for name, value in decision.items() if value is not None}

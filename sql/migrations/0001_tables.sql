@@ -108,7 +108,7 @@ comment on column pgrun.jobs.content_type is 'Name of the type of the output, st
 comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds). Null once completed.';
 comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
-comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_at, decision_id. Null: nothing.';
+comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_by, decided_at, decision_id. Null: nothing.';
 comment on column pgrun.jobs.begun is 'Calls of unsafe tools that have begun and whose end is not recorded, by the step they are: name, times (how often), at. Of a run that nobody executes: they may have happened.';
 comment on column pgrun.jobs.call is 'The call of the model that is under way, where that is known: step, and response_id once the provider goes on with it by itself. Whoever takes over asks for that answer, and not for a new one.';
 comment on column pgrun.jobs.steering is 'What was said to the run while it was open, see pgrun.steer: a list of message_id, content and sent_at, which only grows. Null: nothing.';
