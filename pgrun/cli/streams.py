@@ -71,5 +71,7 @@ def _told(event: "RunEvent") -> str:
             return f"{data['model']} {data['usage'].get('total_tokens', 0)} tokens"
         case "retried" | "released" | "error":
             return str((data.get("error") or {}).get("message", ""))
+        case "parked":
+            return f"waits for its {data['waits_for']}"
         case _:
             return ""

@@ -186,10 +186,11 @@ class Verbs:
         error: dict[str, Any] | None = None,
         metrics: dict[str, Any] | None = None,
         keeps_call: bool = True,
+        parks: bool = False,
     ) -> set[str]:
         """Gives runs, as pairs of run_id and fence, back uncounted; returns the ids of those that were still ours.
 
-        Without `error` or `metrics` the rows keep theirs; `keeps_call` as for `retry`.
+        Without `error` or `metrics` the rows keep theirs; `keeps_call` as for `retry`; with `parks` only to wait for a provider.
         """
         rows = await self._runtime.fetch(
             "release_runs",
@@ -200,6 +201,7 @@ class Verbs:
                 "error": _json_or_none(error),
                 "metrics": _json_or_none(metrics),
                 "keeps_call": keeps_call,
+                "parks": parks,
             },
         )
         return {str(row["run_id"]) for row in rows}

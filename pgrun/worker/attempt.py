@@ -100,7 +100,7 @@ class Attempt:
         except _UnknownHere as error:
             return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
         except AnswerQueued:
-            return Leave(_LOOK_AGAIN, self.metrics)
+            return Leave(_LOOK_AGAIN, self.metrics, parks=True)
         except ChildrenOpen:
             return Park(self.metrics)
         except QuotaExceeded as error:

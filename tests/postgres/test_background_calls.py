@@ -222,7 +222,7 @@ async def test_an_answer_that_is_only_queued_gives_its_slot_to_others(
     provider.script(hang(queued=True), "at once")
     agent = agent_at(provider, db)
     async with Worker(db, concurrency=1):
-        queued = await agent.arun("queued", background=True)
+        queued = await agent.arun("queued", background=True, stream=True)
         await provider.await_for_calls(1)
         assert await (await agent.arun("other", background=True)).aresult(timeout=10) == "at once"
         await provider.await_for_lookups(2)
@@ -231,6 +231,9 @@ async def test_an_answer_that_is_only_queued_gives_its_slot_to_others(
     row = row_of(conn, queued.run_id)
     assert (row["attempt"], row["error"]) == (1, None)
     assert row["fence"] > 2
+    told = [each["kind"] for each in conn.execute("select kind from pgrun.events order by seq").fetchall()]
+    assert told[:3] == ["started", "parked", "started"]
+    assert not {"released", "retried"} & {*told}
     assert len(provider.calls) == 2
     assert_bill_agrees(conn, provider)
 

@@ -105,7 +105,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
     },
-    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", **_KEPT},
+    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", "parks": "false", **_KEPT},
     "release_unheard": {
         **{"run_id": RUN, "fence": "1", "heard": "0", "metrics": ""},
         **{"number": "1", "kind": "model_call", "name": "gpt-5-mini", "data": "{}", "duration": "0.5"},
