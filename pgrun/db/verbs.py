@@ -337,9 +337,10 @@ class Verbs:
         params = {"names": [*names], "queues": [*queues], "run_id": run_id}
         return [LeftCall(*row) for row in await self._runtime.fetch_tuples("take_left_calls", params)]
 
-    async def forget_left_call(self, left: LeftCall) -> None:
-        """Says that an answer has been stopped at its provider."""
-        await self._runtime.fetch("forget_left_call", {"run_id": left.run_id, "response_id": left.response_id})
+    async def forget_left_call(self, left: LeftCall, used: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Says that an answer has been stopped at its provider, and what it has used, as members of the run's metrics."""
+        params = {"run_id": left.run_id, "response_id": left.response_id, "used": _json(dict(used))}
+        await self._runtime.fetch("forget_left_call", params)
 
     async def history(self, session_id: str, *, before: str, runs: int, with_steps: bool = False) -> list[Row]:
         """The last so many runs of a session that count and come before a run, the earliest first; see `get_history.sql`."""

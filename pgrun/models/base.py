@@ -132,7 +132,8 @@ class ModelResponse:
         text: The answer; empty if the model refused. Beside calls, what the model says meanwhile.
         ending: How it ended: `completed`, `refused` (the reason is in `refusal`), `truncated` at the token limit, or
             `filtered` by the provider.
-        usage: Tokens of this call; `duration` is left to the caller.
+        usage: Tokens of this call, and its `time_to_first_token` if it came in pieces from the first one on; `duration` is left
+            to the caller.
         response_id: The provider's id of it.
         model: The model that answered, as the provider names it.
         calls: What the model wants to know before it answers.
@@ -183,8 +184,11 @@ class Model(Protocol):
 class BackgroundModel(Model, Protocol):
     """A model whose provider goes on with an answer by itself; it tells `Watch.created` of them."""
 
-    async def stop(self, response_id: str) -> None:
+    async def stop(self, response_id: str) -> RunMetrics | None:
         """Has the provider leave off an answer; nothing happens if it has ended, or is not there any more.
+
+        Returns:
+            What it has used, ended or not, as far as the provider says so; None if it is not there any more.
 
         Raises:
             AttemptError: The provider could not be told.

@@ -19,12 +19,13 @@ from pgrun.models._openai_answer import response_from
 from pgrun.models._openai_client import Endpoint, endpoint_of, too_late
 from pgrun.models._openai_failures import names
 from pgrun.models._openai_fields import given, usage_of
-from pgrun.models._openai_model import OpenAIModel
+from pgrun.models._openai_model import OpenAIModel, timed
 from pgrun.models._openai_request import chosen, described, input_items
 from pgrun.models._openai_tools import tool_arguments
 from pgrun.models._responses_call import ResponsesCall
 from pgrun.models.base import Message, ModelRequest, ModelResponse, Watch
 from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
+from pgrun.run.base import RunMetrics
 
 # These models think before they answer and want their responses stored; for others `store` is left to the account.
 _STORES = re.compile(r"(o3|o4-mini|gpt-5|gpt-6)")
@@ -107,21 +108,29 @@ class OpenAIResponses(OpenAIModel):
             with anyio.fail_after(self.timeout):
                 answer = await self._answer(call, endpoint, request)
         except TimeoutError:
-            answer = await _left_off(call, too_late(endpoint, self.timeout))
+            with self._pricing():
+                answer = await _left_off(call, too_late(endpoint, self.timeout))
         except anyio.get_cancelled_exc_class():
             if call.response_id is not None and not request.watch.keeps_ids:
                 with suppress(AttemptError):
                     await call.stop()
             raise
-        response = replace(self._priced(response_from(answer)), rate_limits=call.rate_limits)
+        with self._pricing():
+            response = replace(self._priced(response_from(answer)), rate_limits=call.rate_limits)
+        if request.response_id is None:  # else nobody here knows when it began
+            response = timed(response, call.teller.time_to_first_piece)
         call.teller.tell_rest(response)
         return response
 
-    async def stop(self, response_id: str) -> None:
+    async def stop(self, response_id: str) -> RunMetrics | None:
         """See `BackgroundModel.stop`."""
         call = ResponsesCall(await endpoint_of(self._account), Watch(), timeout=self.timeout)
         call.response_id = response_id
-        await call.stop()
+        answer = await call.stop()
+        if answer is None:
+            return None
+        used = usage_of(answer, "input", "output")
+        return self._with_cost(used, given(answer, "model")) if used.total_tokens else used
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
         """The arguments of ``responses.create`` for a request."""

@@ -73,8 +73,9 @@ class Execution:
     @property
     def metrics(self) -> RunMetrics:
         """What it has used until now, the runs that it started included."""
-        parsing = self._parsing.metrics if self._parsing else RunMetrics()
-        return self.turns.metrics + self._parsed + parsing + RunMetrics(children=self.turns.calls.used_by_children)
+        parsing = self._parsed + (self._parsing.metrics if self._parsing else RunMetrics())
+        parsing.last_answer = None
+        return self.turns.metrics + parsing + RunMetrics(children=self.turns.calls.used_by_children)
 
     def last_step(self) -> Step | None:
         """The last answer of the agent's model as a step that is not in the journal yet."""

@@ -26,7 +26,7 @@ from pgrun.retry import Ambiguous
 from pgrun.run._calls import Calls
 from pgrun.run._storable import storable_json, storable_text
 from pgrun.run._tool_calls import ToolCalls
-from pgrun.run.base import RunMetrics
+from pgrun.run.base import LastAnswer, RunMetrics
 from pgrun.run.journal import Step
 from pgrun.run.output import OutputSchema
 
@@ -131,18 +131,29 @@ class Turns:
     async def _ask(self, number: int, began: float) -> ModelResponse:
         stream = self.calls.stream
         stream.asked()
+        self.calls.journal.has_answer = False
         try:
             response = await Calls(self.model, self.calls.journal, self.ambiguous).make(number, self._request())
         except AttemptError as error:
             if error.metrics is not None:
                 self.metrics += error.metrics
             raise
-        self.metrics += response.usage
+        self.metrics += response.usage + RunMetrics(last_answer=self._facts_of(response))
+        self.calls.journal.has_answer = True
         self.taken += 1
         stream.answered(self.model.id, response, time.monotonic() - began)
         if response.ending != "completed":
             _stop(response)
         return response
+
+    def _facts_of(self, response: ModelResponse) -> LastAnswer:
+        response_id = None if response.response_id is None else storable_text(response.response_id)
+        return LastAnswer(
+            provider=self.model.provider,
+            model=self.model.id,
+            response_id=response_id,
+            rate_limits=response.rate_limits,
+        )
 
     def _request(self) -> ModelRequest:
         output = OutputFormat(self.output.name, self.output.strict_schema, self.json_mode) if self.output else None

@@ -106,7 +106,7 @@ comment on column pgrun.jobs.output_schema is 'JSON Schema that the output must 
 comment on column pgrun.jobs.output is 'The validated answer; only completed runs have one.';
 comment on column pgrun.jobs.content_type is 'Name of the type of the output, str for plain text.';
 comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds). Null once completed.';
-comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
+comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together; time_to_first_token: of the first answer that came in pieces; last_answer: provider, model, response_id and rate_limits of the last one; children: what the runs that it started have used.';
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
 comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_by, decided_at, decision_id. Null: nothing.';
 comment on column pgrun.jobs.begun is 'Calls of unsafe tools that have begun and whose end is not recorded, by the step they are: name, times (how often), at. Of a run that nobody executes: they may have happened.';

@@ -67,7 +67,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "find_strays": {"worker_id": WORKER, "older_than": "5"},
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
-    "forget_left_call": {"run_id": RUN, "response_id": "resp_1"},
+    "forget_left_call": {"run_id": RUN, "response_id": "resp_1", "used": '{"total_tokens": 7}'},
     "forget_workers": {},
     "get_answer_so_far": {"run_id": RUN, "after": "7"},
     "get_decisions": {"run_id": RUN},
