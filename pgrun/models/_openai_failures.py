@@ -49,6 +49,12 @@ def names(error: ModelRejected, *words: str) -> bool:
     return any(word in said for word in (*words, "unknown parameter", "unrecognized", "extra inputs", "extra fields"))
 
 
+def forgets_previous(error: ModelRejected) -> bool:
+    """Whether a request was not accepted because the answer that it goes on from is not there, or the server keeps none."""
+    said = f"{error.details.get('param')} {error.details.get('code')} {error}".lower()
+    return error.details.get("status_code") == 404 or "previous" in said or names(error, "previous")
+
+
 def uncertain(error: E) -> E:
     """The same, about a call of which nobody can say whether it was answered."""
     error.answer = "unknown"

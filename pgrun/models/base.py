@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from pgrun.errors import UsageError
+from pgrun.errors import ModelRejected, UsageError
 from pgrun.run.base import RunMetrics
 
 
@@ -114,6 +114,9 @@ class ModelRequest:
         watch: Who hears of the call while it goes on. A model that cannot tell anything meanwhile leaves it alone.
         response_id: The id that `Watch.created` was told of in an attempt before: the answer is under way or there already, and
             is not asked for again. A model that never tells of an id finds none here.
+        is_kept: Whether a later conversation may go on from the answer by its id. Then what the system says counts for this
+            answer alone; else it would be said again with each. Only a `KeepingModel` finds this and the next.
+        previous_response_id: The answer that the conversation goes on from; what led to it is not in `messages`.
     """
 
     messages: tuple[Message, ...]
@@ -122,6 +125,8 @@ class ModelRequest:
     tool_choice: str | None = None
     watch: Watch = field(default_factory=Watch, compare=False, repr=False)
     response_id: str | None = None
+    is_kept: bool = False
+    previous_response_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +198,19 @@ class BackgroundModel(Model, Protocol):
         Raises:
             AttemptError: The provider could not be told.
         """
+
+
+@runtime_checkable
+class KeepingModel(Model, Protocol):
+    """A model whose provider can keep its answers, so that a later conversation goes on from one of them."""
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether it does."""
+
+
+class PreviousForgotten(ModelRejected):
+    """The provider does not know `ModelRequest.previous_response_id` (any more); the request has cost nothing."""
 
 
 _PROVIDERS = {
