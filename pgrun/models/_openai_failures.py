@@ -49,10 +49,14 @@ def names(error: ModelRejected, *words: str) -> bool:
     return any(word in said for word in (*words, "unknown parameter", "unrecognized", "extra inputs", "extra fields"))
 
 
-def forgets_previous(error: ModelRejected) -> bool:
-    """Whether a request was not accepted because the answer that it goes on from is not there, or the server keeps none."""
+def cannot_go_on(error: ModelRejected) -> bool:
+    """Whether a request was not accepted because of the answer that it goes on from.
+
+    That is not there, the server keeps none, or what led to it is longer by now than what the model can read.
+    """
     said = f"{error.details.get('param')} {error.details.get('code')} {error}".lower()
-    return error.details.get("status_code") == 404 or "previous" in said or names(error, "previous")
+    gone = error.details.get("status_code") == 404 or "previous" in said or names(error, "previous")
+    return gone or "context_length_exceeded" in said
 
 
 def uncertain(error: E) -> E:

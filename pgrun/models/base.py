@@ -210,7 +210,7 @@ class KeepingModel(Model, Protocol):
 
 
 class PreviousForgotten(ModelRejected):
-    """The provider does not know `ModelRequest.previous_response_id` (any more); the request has cost nothing."""
+    """Nothing can go on from `ModelRequest.previous_response_id` (any more); the request has cost nothing."""
 
 
 _PROVIDERS = {

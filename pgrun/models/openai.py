@@ -18,7 +18,7 @@ from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable
 from pgrun.models._chat_request import FINAL
 from pgrun.models._openai_answer import response_from
 from pgrun.models._openai_client import Endpoint, endpoint_of, too_late
-from pgrun.models._openai_failures import forgets_previous, names
+from pgrun.models._openai_failures import cannot_go_on, names
 from pgrun.models._openai_fields import given, usage_of
 from pgrun.models._openai_model import OpenAIModel, timed
 from pgrun.models._openai_request import chosen, described, input_items
@@ -111,7 +111,7 @@ class OpenAIResponses(OpenAIModel):
         try:
             return await self._call(request)
         except ModelRejected as error:
-            if request.previous_response_id is None or not forgets_previous(error):
+            if request.previous_response_id is None or not cannot_go_on(error):
                 raise
             raise PreviousForgotten(str(error), **error.details) from error
 

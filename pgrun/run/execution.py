@@ -22,7 +22,7 @@ from pgrun.run._code import Code
 from pgrun.run._storable import storable_text, to_jsonable
 from pgrun.run._tool_calls import ToolCalls
 from pgrun.run._toolset import Toolset
-from pgrun.run.base import RunMetrics, RunOutput, RunStatus
+from pgrun.run.base import LastAnswer, RunMetrics, RunOutput, RunStatus
 from pgrun.run.children import Children
 from pgrun.run.context import RunContext, RunInput
 from pgrun.run.conversation import Past, conversation, split
@@ -77,8 +77,10 @@ class Execution:
         parsing = self._parsed + (self._parsing.metrics if self._parsing else RunMetrics())
         parsing.last_answer = None
         used = self.turns.metrics + parsing + RunMetrics(children=self.turns.calls.used_by_children)
-        if self._is_altered and used.last_answer:  # nobody is to go on from what was not answered so
-            used.last_answer = used.last_answer.model_copy(update={"response_id": None})
+        if self._is_altered:  # nobody is to go on from what was not answered so
+            model = self.turns.model
+            last = used.last_answer or LastAnswer(provider=model.provider, model=model.id)  # of an attempt before
+            used.last_answer = last.model_copy(update={"response_id": None})
         return used
 
     def last_step(self) -> Step | None:

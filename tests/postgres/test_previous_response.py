@@ -100,6 +100,7 @@ async def test_turns_of_a_run_go_on_from_the_run_before(db: PostgresDb, provider
     [
         None,
         HttpError(404, "Not found."),
+        HttpError(400, "Your input exceeds the context window of this model.", code="context_length_exceeded"),
         HttpError(400, "Previous response cannot be used for this organization due to Zero Data Retention."),
         HttpError(400, "Unsupported parameter.", param="previous_response_id", code="unsupported_parameter"),
     ],
