@@ -289,6 +289,11 @@ def test_pruning_takes_its_order_from_the_index(filled: Conn, case: str, mode: s
         ),
         ("queue_stats", "select * from pgrun.queue_stats", "jobs_finished"),
         (
+            "usage_by_tree",
+            "select * from pgrun.usage_by_tree where root_run_id = '00000000-0000-7000-8000-00000000dddd'",
+            "jobs_children",
+        ),
+        (
             "children",
             "select from pgrun.jobs where parent_run_id = '00000000-0000-7000-8000-00000000dddd' and finished_at is null",
             "jobs_children",
