@@ -325,7 +325,7 @@ async def test_a_claim_that_takes_over_counts_on_behind_events_that_were_being_w
     with rival(dsn) as other:
         with conn.transaction():
             write(conn, told(claimed, 2, "It "))
-            kept = {"error": "", "metrics": "", "keeps_call": True}
+            kept = {"error": "", "metrics": "", "keeps_call": True, "parks": False}
             given_back = other.perform("release_runs", run_ids=[run_id], fences=[1], delay=0, **kept)
             other.until_blocked_by(conn)
         assert given_back.result(timeout=10)

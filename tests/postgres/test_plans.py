@@ -143,6 +143,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
             "error": "",
             "metrics": "",
             "keeps_call": True,
+            "parks": False,
         },
         {"jobs_pkey", "jobs_running"},
     ),
