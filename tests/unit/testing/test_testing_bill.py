@@ -129,7 +129,9 @@ async def test_a_server_that_counts_what_is_cancelled_says_so() -> None:
         server.script(reply("ab", delay=60, usage=USAGE), hang())
         async with AsyncOpenAI(base_url=server.base_url, api_key="key") as client:
             begun, hanging = [await ask(client, background=True) for _ in range(2)]
-            assert (await client.responses.cancel(begun.id)).usage.total_tokens == 101
+            used = (await client.responses.cancel(begun.id)).usage
+            assert used is not None
+            assert used.total_tokens == 101
             assert (await client.responses.cancel(hanging.id)).usage is None
 
 
