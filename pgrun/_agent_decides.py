@@ -38,6 +38,7 @@ class Decides(ABC):
         self,
         *,
         run_id: str,
+        session_id: str | None = None,
         requirements: Requirements | None = None,
         output_schema: type[S],
         background: bool = False,
@@ -47,6 +48,7 @@ class Decides(ABC):
         self,
         *,
         run_id: str,
+        session_id: str | None = None,
         requirements: Requirements | None = None,
         output_schema: Any = None,
         background: bool = False,
@@ -56,15 +58,19 @@ class Decides(ABC):
         run: RunOutput[Any] | None = None,
         *,
         run_id: str | None = None,
+        session_id: str | None = None,
         requirements: Requirements | None = None,
         output_schema: Any = None,
         background: bool = False,
     ) -> RunOutput[Any]:
         """Stores what a person has decided on the calls that a paused run waits for, so that it goes on, on any worker.
 
+        A run that waits for nobody goes on by itself, also one whose worker has died; then this only waits for it.
+
         Args:
             run: The paused run, whose `active_requirements` have been decided on.
             run_id: Its id, instead.
+            session_id: Only if it belongs to this session.
             requirements: The decisions, if they are not in `run`.
             output_schema: Type of `content`; by default as in `run`, or as `aget_run_output` has it.
             background: Return as soon as the decisions are stored.
@@ -83,7 +89,7 @@ class Decides(ABC):
         run_id = check_run_id(run.run_id if run else run_id)
         verbs = (await db.connected()).verbs
         row = await verbs.get(run_id)
-        if row is None:
+        if row is None or (session_id is not None and row["session_id"] != session_id):
             raise not_found(run_id)
         known = run._handle.schema if run and isinstance(run._handle, Handle) else None
         schema = schema_of(output_schema) or known or self._schema_for(row)
@@ -104,6 +110,7 @@ class Decides(ABC):
         self,
         *,
         run_id: str,
+        session_id: str | None = None,
         requirements: Requirements | None = None,
         output_schema: type[S],
         background: bool = False,
@@ -113,6 +120,7 @@ class Decides(ABC):
         self,
         *,
         run_id: str,
+        session_id: str | None = None,
         requirements: Requirements | None = None,
         output_schema: Any = None,
         background: bool = False,

@@ -20,6 +20,7 @@ from pgrun.run.options import Multitask
 _SAME = (
     *("description", "expected_output", "additional_context", "markdown", "add_dependencies_to_context"),
     *("add_session_state_to_context", "add_tools_to_history", "parser_model_prompt", "use_json_mode"),
+    "use_previous_response_id",
 )
 """The options that are fields of the definition as they are."""
 
@@ -82,6 +83,11 @@ class AgentOptions(TypedDict, total=False):
     """By how many runs, at most; of each the input and the answer. Default: 3."""
     add_tools_to_history: bool
     """Whether it is also shown what those runs called, and with what results. Default: no."""
+    use_previous_response_id: bool
+    """Whether the history is given by the provider's id of the last answer of the session, where the provider has kept that,
+    instead of being told as a whole. Then it has all that was said and called since the session began, and the system prompt is
+    that of the present run alone; `num_history_runs` and `add_tools_to_history` count where the provider has forgotten it.
+    `OpenAIResponses` only. Default: no."""
     holds_session_while_paused: bool
     """Whether the next run of a session waits while one waits for a person. If not, one that goes on then comes before all that
     wait, and after the one that has started meanwhile. Default: yes."""

@@ -9,6 +9,7 @@ from pgrun.db.records import LeftCall
 from pgrun.db.verbs import Verbs
 from pgrun.errors import PgrunError
 from pgrun.models.base import BackgroundModel
+from pgrun.run.base import RunMetrics
 from pgrun.run.definition import AgentDefinition
 
 _log = logging.getLogger("pgrun")
@@ -32,8 +33,8 @@ async def _stop(verbs: Verbs, left: LeftCall, find: Find) -> None:
         definition = find(left.name, left.definition)
         asked = (definition.model, definition.parser_model) if definition is not None else ()
         if models := [model for model in asked if isinstance(model, BackgroundModel)]:
-            for model in models:  # nobody noted which of them it is from
-                await model.stop(left.response_id)
-            await verbs.forget_left_call(left)
+            used = [await model.stop(left.response_id) for model in models]  # nobody noted which of them it is from
+            total = sum((each for each in used if each is not None), RunMetrics())
+            await verbs.forget_left_call(left, total.model_dump(exclude_defaults=True))
     except PgrunError as error:
         _log.warning("%s of run %s is not stopped at its provider yet: %s", left.response_id, left.run_id, error)

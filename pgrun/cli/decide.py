@@ -1,7 +1,9 @@
 """Commands for the person whom a paused run waits for: approve and reject; and what `show` says of such a run."""
 
+import getpass
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +19,7 @@ Call = Annotated[
 Note = Annotated[
     str | None, typer.Option(help="What you say about it; of a rejection the model is told.", show_default=False)
 ]
+By = Annotated[str | None, typer.Option(help="Who decides. Default: your name on this machine.", show_default=False)]
 
 _QUESTIONS = {
     "confirmation": "May it be called?",
@@ -36,12 +39,13 @@ def approve(
     input: Annotated[
         str | None, typer.Option(help="JSON object with the values that a call waits for.", show_default=False)
     ] = None,
+    by: By = None,
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
     as_json: AsJson = False,
 ) -> None:
     """Approve what a paused run waits for; it goes on when nothing is open any more. Prints the status it has then."""
-    decision = {"call_id": call, "note": note, "result": result, "input": input}
+    decision = {"call_id": call, "note": note, "result": result, "input": input, "decided_by": by}
     run(lambda: _decide(run_id, {**decision, "approved": True}, database_url, schema, as_json))
 
 
@@ -49,12 +53,13 @@ def reject(
     run_id: RunId,
     call: Call = None,
     note: Note = None,
+    by: By = None,
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",
     as_json: AsJson = False,
 ) -> None:
     """Reject what a paused run waits for: the model is told, and the run goes on when nothing is open any more."""
-    decision = {"call_id": call, "note": note, "approved": False}
+    decision = {"call_id": call, "note": note, "decided_by": by, "approved": False}
     run(lambda: _decide(run_id, decision, database_url, schema, as_json))
 
 
@@ -72,9 +77,29 @@ def show_waiting(row: Row) -> None:
     typer.echo(f"pgrun reject {row['run_id']} --note WHY")
 
 
+def show_decided(row: Row) -> None:
+    """Prints what people have decided on the calls of a run, and who; nothing where nobody has."""
+    decided = [each for each in row["requirements"] or () if "approved" in each]
+    if not decided:
+        return
+    typer.echo("\ndecided by people:")
+    told = [
+        {
+            **each,
+            "decision": "approved" if each["approved"] else "rejected",
+            "by": each.get("decided_by"),
+            "at": datetime.fromisoformat(each["decided_at"]) if "decided_at" in each else None,
+            "note": each.get("note"),
+        }
+        for each in decided
+    ]
+    show_table(told, ("call_id", "name", "decision", "by", "at", "note"), nothing="")
+
+
 async def _decide(run_id: str, decision: dict[str, Any], database_url: str | None, schema: str, as_json: bool) -> None:
     from pgrun._ids import check_run_id
 
+    decision["decided_by"] = decision["decided_by"] or _own_name()
     if decision.get("input") is not None:
         decision["input"] = _values(decision["input"])
     async with open_db(database_url, schema) as db:
@@ -83,6 +108,14 @@ async def _decide(run_id: str, decision: dict[str, Any], database_url: str | Non
         show_json({"run_id": run_id, "status": status})
     else:
         typer.echo(f"{run_id} {status}")
+
+
+def _own_name() -> str | None:
+    """Of whoever typed the command; None if this machine has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as containers have
+        return None
 
 
 def _values(text: str) -> dict[str, Any]:

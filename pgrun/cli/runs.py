@@ -10,7 +10,7 @@ import typer
 
 from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, fail, open_db, run
 from pgrun.cli._show import Row, show_fields, show_json, show_table
-from pgrun.cli.decide import show_waiting
+from pgrun.cli.decide import show_decided, show_waiting
 from pgrun.errors import UsageError
 
 RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)]
@@ -186,6 +186,7 @@ def show(run_id: RunId, database_url: DatabaseUrl = None, schema: Schema = "pgru
                 {**step, "duration": timedelta(seconds=step["duration"]), "result": _result(step)} for step in steps
             ]
             show_table(shown, ("step", "kind", "name", "duration", "result"), nothing="")
+        show_decided(row)
         show_waiting(row)
 
     run(command)

@@ -60,7 +60,10 @@ def add(
     missed: Annotated[str, typer.Option(help="Ticks while no worker lived: skip, once or all.")] = "once",
     queue: Annotated[str, typer.Option(help="The queue of its runs.")] = "default",
     options: Annotated[
-        str, typer.Option(help="JSON object: session_id, priority, max_attempts, multitask, metadata, context.")
+        str,
+        typer.Option(
+            help="JSON object: session_id, priority, max_attempts, multitask, metadata, concurrency_key, weight."
+        ),
     ] = "{}",
     database_url: DatabaseUrl = None,
     schema: Schema = "pgrun",

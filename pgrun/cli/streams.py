@@ -74,5 +74,7 @@ def _told(event: "RunEvent") -> str:
             return f"{share}{data.get('message', '')}"
         case "retried" | "released" | "error":
             return str((data.get("error") or {}).get("message", ""))
+        case "parked":
+            return f"waits for its {data['waits_for']}"
         case _:
             return ""

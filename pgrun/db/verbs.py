@@ -209,10 +209,11 @@ class Verbs:
         error: dict[str, Any] | None = None,
         metrics: dict[str, Any] | None = None,
         keeps_call: bool = True,
+        parks: bool = False,
     ) -> set[str]:
         """Gives runs, as pairs of run_id and fence, back uncounted; returns the ids of those that were still ours.
 
-        Without `error` or `metrics` the rows keep theirs; `keeps_call` as for `retry`.
+        Without `error` or `metrics` the rows keep theirs; `keeps_call` as for `retry`; with `parks` only to wait for a provider.
         """
         rows = await self._runtime.fetch(
             "release_runs",
@@ -223,6 +224,7 @@ class Verbs:
                 "error": _json_or_none(error),
                 "metrics": _json_or_none(metrics),
                 "keeps_call": keeps_call,
+                "parks": parks,
             },
         )
         return {str(row["run_id"]) for row in rows}
@@ -342,7 +344,7 @@ class Verbs:
         Args:
             run_id: The run.
             decision: Parameters of `pgrun.approve` that are not left at their default: call_id, approved, note, result, input,
-                decision_id.
+                decision_id, decided_by.
         """
         # Sent again after a lost connection it must not decide on what the run waits for by then.
         decided = {"decision_id": new_run_id()} | {name: value for name, value in decision.items() if value is not None}
@@ -380,9 +382,10 @@ class Verbs:
         params = {"names": [*names], "queues": [*queues], "run_id": run_id}
         return [LeftCall(*row) for row in await self._runtime.fetch_tuples("take_left_calls", params)]
 
-    async def forget_left_call(self, left: LeftCall) -> None:
-        """Says that an answer has been stopped at its provider."""
-        await self._runtime.fetch("forget_left_call", {"run_id": left.run_id, "response_id": left.response_id})
+    async def forget_left_call(self, left: LeftCall, used: Mapping[str, float] = MappingProxyType({})) -> None:
+        """Says that an answer has been stopped at its provider, and what it has used, as members of the run's metrics."""
+        params = {"run_id": left.run_id, "response_id": left.response_id, "used": _json(dict(used))}
+        await self._runtime.fetch("forget_left_call", params)
 
     async def history(self, session_id: str, *, before: str, runs: int, with_steps: bool = False) -> list[Row]:
         """The last so many runs of a session that count and come before a run, the earliest first; see `get_history.sql`."""

@@ -49,6 +49,16 @@ def names(error: ModelRejected, *words: str) -> bool:
     return any(word in said for word in (*words, "unknown parameter", "unrecognized", "extra inputs", "extra fields"))
 
 
+def cannot_go_on(error: ModelRejected) -> bool:
+    """Whether a request was not accepted because of the answer that it goes on from.
+
+    That is not there, the server keeps none, or what led to it is longer by now than what the model can read.
+    """
+    said = f"{error.details.get('param')} {error.details.get('code')} {error}".lower()
+    gone = error.details.get("status_code") == 404 or "previous" in said or names(error, "previous")
+    return gone or "context_length_exceeded" in said
+
+
 def uncertain(error: E) -> E:
     """The same, about a call of which nobody can say whether it was answered."""
     error.answer = "unknown"

@@ -1,14 +1,16 @@
 """What the models behind the two APIs share: how they are declared, stored and loaded, and whose key they use."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
-from pgrun.errors import UsageError
+from pgrun.errors import AttemptError, UsageError
 from pgrun.models._openai_client import NO_KEY, Account
 from pgrun.models._prices import cost_of
 from pgrun.models.base import ModelResponse
+from pgrun.run.base import RunMetrics
 
 
 class OpenAIModel:
@@ -30,10 +32,22 @@ class OpenAIModel:
 
     def _priced(self, response: ModelResponse) -> ModelResponse:
         """The same with what it has cost."""
-        base_url = self._account.base_url or _own_url()
-        usage = response.usage
-        cost = cost_of(base_url, response.model or self.id, usage)
-        return replace(response, usage=usage.model_copy(update={"cost_usd": cost}))
+        return replace(response, usage=self._with_cost(response.usage, response.model))
+
+    def _with_cost(self, usage: RunMetrics, model: str | None = None) -> RunMetrics:
+        """The same with what it has cost; `model` as the provider named it in the answer."""
+        cost = cost_of(self._account.base_url or _own_url(), model or self.id, usage)
+        return usage.model_copy(update={"cost_usd": cost})
+
+    @contextmanager
+    def _pricing(self) -> Iterator[None]:
+        """Adds to the usage of a failed answer what it has cost."""
+        try:
+            yield
+        except AttemptError as error:
+            if error.metrics is not None and error.metrics.total_tokens:
+                error.metrics = self._with_cost(error.metrics)
+            raise
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r})"
@@ -64,6 +78,11 @@ class OpenAIModel:
         make: Any = cls  # each class spells its options out
         model: Self = make(**options, api_key=key)
         return model
+
+
+def timed(response: ModelResponse, time_to_first_token: float | None) -> ModelResponse:
+    """The same with how long it let wait."""
+    return replace(response, usage=response.usage.model_copy(update={"time_to_first_token": time_to_first_token}))
 
 
 def _check(name: str, model_id: object, base_url: object, timeout: object) -> None:

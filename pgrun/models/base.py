@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Literal, Protocol, runtime_checkable
 
-from pgrun.errors import UsageError
+from pgrun.errors import ModelRejected, UsageError
 from pgrun.run.base import RunMetrics
 
 
@@ -114,6 +114,9 @@ class ModelRequest:
         watch: Who hears of the call while it goes on. A model that cannot tell anything meanwhile leaves it alone.
         response_id: The id that `Watch.created` was told of in an attempt before: the answer is under way or there already, and
             is not asked for again. A model that never tells of an id finds none here.
+        is_kept: Whether a later conversation may go on from the answer by its id. Then what the system says counts for this
+            answer alone; else it would be said again with each. Only a `KeepingModel` finds this and the next.
+        previous_response_id: The answer that the conversation goes on from; what led to it is not in `messages`.
     """
 
     messages: tuple[Message, ...]
@@ -122,6 +125,8 @@ class ModelRequest:
     tool_choice: str | None = None
     watch: Watch = field(default_factory=Watch, compare=False, repr=False)
     response_id: str | None = None
+    is_kept: bool = False
+    previous_response_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,8 @@ class ModelResponse:
         text: The answer; empty if the model refused. Beside calls, what the model says meanwhile.
         ending: How it ended: `completed`, `refused` (the reason is in `refusal`), `truncated` at the token limit, or
             `filtered` by the provider.
-        usage: Tokens of this call; `duration` is left to the caller.
+        usage: Tokens of this call, and its `time_to_first_token` if it came in pieces from the first one on; `duration` is left
+            to the caller.
         response_id: The provider's id of it.
         model: The model that answered, as the provider names it.
         calls: What the model wants to know before it answers.
@@ -183,12 +189,28 @@ class Model(Protocol):
 class BackgroundModel(Model, Protocol):
     """A model whose provider goes on with an answer by itself; it tells `Watch.created` of them."""
 
-    async def stop(self, response_id: str) -> None:
+    async def stop(self, response_id: str) -> RunMetrics | None:
         """Has the provider leave off an answer; nothing happens if it has ended, or is not there any more.
+
+        Returns:
+            What it has used, ended or not, as far as the provider says so; None if it is not there any more.
 
         Raises:
             AttemptError: The provider could not be told.
         """
+
+
+@runtime_checkable
+class KeepingModel(Model, Protocol):
+    """A model whose provider can keep its answers, so that a later conversation goes on from one of them."""
+
+    @property
+    def keeps_answers(self) -> bool:
+        """Whether it does."""
+
+
+class PreviousForgotten(ModelRejected):
+    """Nothing can go on from `ModelRequest.previous_response_id` (any more); the request has cost nothing."""
 
 
 _PROVIDERS = {

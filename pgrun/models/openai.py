@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 import anyio
@@ -17,14 +18,15 @@ from pgrun.errors import AttemptError, ModelRejected, ModelUnavailable
 from pgrun.models._chat_request import FINAL
 from pgrun.models._openai_answer import response_from
 from pgrun.models._openai_client import Endpoint, endpoint_of, too_late
-from pgrun.models._openai_failures import names
+from pgrun.models._openai_failures import cannot_go_on, names
 from pgrun.models._openai_fields import given, usage_of
-from pgrun.models._openai_model import OpenAIModel
+from pgrun.models._openai_model import OpenAIModel, timed
 from pgrun.models._openai_request import chosen, described, input_items
 from pgrun.models._openai_tools import tool_arguments
 from pgrun.models._responses_call import ResponsesCall
-from pgrun.models.base import Message, ModelRequest, ModelResponse, Watch
+from pgrun.models.base import Message, ModelRequest, ModelResponse, PreviousForgotten, Watch
 from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
+from pgrun.run.base import RunMetrics
 
 # These models think before they answer and want their responses stored; for others `store` is left to the account.
 _STORES = re.compile(r"(o3|o4-mini|gpt-5|gpt-6)")
@@ -99,35 +101,58 @@ class OpenAIResponses(OpenAIModel):
     ) -> None:
         self._declare(locals())
 
+    @property
+    def keeps_answers(self) -> bool:
+        """See `KeepingModel`."""
+        return self._options.get("store") is not False
+
     async def call(self, request: ModelRequest) -> ModelResponse:
         """See `Model.call`."""
+        try:
+            return await self._call(request)
+        except ModelRejected as error:
+            if request.previous_response_id is None or not cannot_go_on(error):
+                raise
+            raise PreviousForgotten(str(error), **error.details) from error
+
+    async def _call(self, request: ModelRequest) -> ModelResponse:
         endpoint = await endpoint_of(self._account)
         call = ResponsesCall(endpoint, request.watch, timeout=self.timeout)
         try:
             with anyio.fail_after(self.timeout):
                 answer = await self._answer(call, endpoint, request)
         except TimeoutError:
-            answer = await _left_off(call, too_late(endpoint, self.timeout))
+            with self._pricing():
+                answer = await _left_off(call, too_late(endpoint, self.timeout))
         except anyio.get_cancelled_exc_class():
             if call.response_id is not None and not request.watch.keeps_ids:
                 with suppress(AttemptError):
                     await call.stop()
             raise
-        response = replace(self._priced(response_from(answer)), rate_limits=call.rate_limits)
+        with self._pricing():
+            response = replace(self._priced(response_from(answer)), rate_limits=call.rate_limits)
+        if request.response_id is None:  # else nobody here knows when it began
+            response = timed(response, call.teller.time_to_first_piece)
         call.teller.tell_rest(response)
         return response
 
-    async def stop(self, response_id: str) -> None:
+    async def stop(self, response_id: str) -> RunMetrics | None:
         """See `BackgroundModel.stop`."""
         call = ResponsesCall(await endpoint_of(self._account), Watch(), timeout=self.timeout)
         call.response_id = response_id
-        await call.stop()
+        answer = await call.stop()
+        if answer is None:
+            return None
+        used = usage_of(answer, "input", "output")
+        return self._with_cost(used, given(answer, "model")) if used.total_tokens else used
 
     def body(self, request: ModelRequest) -> dict[str, Any]:
         """The arguments of ``responses.create`` for a request."""
         options = {name: value for name, value in self._options.items() if name != "background"}
+        told, request = _told_apart(request)
         body: dict[str, Any] = {
             "model": self.id,
+            **told,
             "input": input_items(_shown(request)),
             "reasoning": _reasoning(options),
             **tool_arguments(request, described, chosen),
@@ -197,6 +222,19 @@ async def _left_off(call: ResponsesCall, late: ModelUnavailable) -> Any:
         return answer
     late.answer, late.metrics = "none", usage_of(answer, "input", "output")
     raise late
+
+
+def _told_apart(request: ModelRequest) -> tuple[dict[str, Any], ModelRequest]:
+    """What is to be no part of the conversation that the provider keeps, and the request without it."""
+    if not request.is_kept:
+        return {}, request
+    told = [*takewhile(lambda message: message.role == "system", request.messages)]
+    rest = request.messages[len(told) :]
+    if not rest:  # something has to be asked
+        told, rest = [], request.messages
+    instructions = "\n\n".join(message.content for message in told)
+    facts = {"instructions": instructions, "previous_response_id": request.previous_response_id}
+    return {name: value for name, value in facts.items() if value}, replace(request, messages=rest)
 
 
 def _shown(request: ModelRequest) -> tuple[Message, ...]:

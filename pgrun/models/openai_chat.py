@@ -14,9 +14,10 @@ from pgrun.errors import ModelRejected, UsageError
 from pgrun.models._chat_answer import answer_from
 from pgrun.models._chat_request import StructuredOutput, chat_messages, chosen, described, response_format
 from pgrun.models._chat_stream import assembled, completion_of
+from pgrun.models._first_piece import FirstPiece
 from pgrun.models._openai_client import Endpoint, endpoint_of, in_our_words, too_late
 from pgrun.models._openai_failures import names, uncertain
-from pgrun.models._openai_model import OpenAIModel
+from pgrun.models._openai_model import OpenAIModel, timed
 from pgrun.models._openai_reply import events, is_stream, rate_limits, whole
 from pgrun.models._openai_tools import tool_arguments
 from pgrun.models.base import ModelRequest, ModelResponse, Watch
@@ -96,15 +97,18 @@ class OpenAIChat(OpenAIModel):
 
     async def call(self, request: ModelRequest) -> ModelResponse:
         """See `Model.call`."""
-        endpoint = await endpoint_of(self._account)
+        endpoint, stream = await endpoint_of(self._account), FirstPiece(request.watch)
+        stream.wants_text = request.watch.wants_text
         try:
             with anyio.fail_after(self.timeout):
-                raw, answer = await self._answer(endpoint, self.body(request), request.watch)
+                raw, answer = await self._answer(endpoint, self.body(request), stream)
         except TimeoutError:
             raise uncertain(too_late(endpoint, self.timeout)) from None
-        response = replace(self._priced(answer_from(answer)), rate_limits=rate_limits(raw.headers))
-        if not is_stream(raw):
-            _tell(request.watch, response)
+        with self._pricing():
+            response = replace(self._priced(answer_from(answer)), rate_limits=rate_limits(raw.headers))
+        if is_stream(raw):
+            return timed(response, stream.after)
+        _tell(request.watch, response)
         return response
 
     def body(self, request: ModelRequest) -> dict[str, Any]:

@@ -49,6 +49,19 @@ class RunStatus(StrEnum):
         return self in (RunStatus.completed, RunStatus.error, RunStatus.cancelled)
 
 
+class LastAnswer(BaseModel):
+    """What is known of an answer of the model beside what it used."""
+
+    provider: str
+    """As `Model.provider`."""
+    model: str
+    """The provider's name of the model."""
+    response_id: str | None = None
+    """The provider's id of the answer."""
+    rate_limits: dict[str, float] | None = None
+    """What the provider said with it of its limits, see `ModelResponse.rate_limits`."""
+
+
 class RunMetrics(BaseModel):
     """What a run used, all its attempts and repair turns together; what the runs that it started used is in `children`."""
 
@@ -63,7 +76,10 @@ class RunMetrics(BaseModel):
     duration: float = 0.0
     """Seconds a worker spent on it."""
     time_to_first_token: float | None = None
-    """Seconds; only known for streamed answers."""
+    """Seconds from a call of the model to the first piece of its answer, of the first answer that came in pieces; an attempt that
+    takes over does not change it. Answers in background mode do, others if somebody reads along."""
+    last_answer: LastAnswer | None = None
+    """Of the agent's model, in whichever attempt; no part of a sum."""
     children: "RunMetrics | None" = None
     """What the runs that it started have used, with all that those started; no part of the other figures."""
 
@@ -77,11 +93,19 @@ class RunMetrics(BaseModel):
             reasoning_tokens=self.reasoning_tokens + other.reasoning_tokens,
             cost_usd=sum(costs) if costs else None,
             duration=self.duration + other.duration,
-            time_to_first_token=self.time_to_first_token or other.time_to_first_token,
+            time_to_first_token=other.time_to_first_token
+            if self.time_to_first_token is None
+            else self.time_to_first_token,
+            last_answer=other.last_answer or self.last_answer,
             children=self.children + other.children
             if self.children and other.children
             else self.children or other.children,
         )
+
+    def with_children(self) -> "RunMetrics":
+        """What the run and all below it have used, as its parent counts it."""
+        own = self.model_copy(update={"children": None, "time_to_first_token": None, "last_answer": None})
+        return own + self.children if self.children else own
 
 
 class ToolExecution(BaseModel):

@@ -79,8 +79,8 @@ class Children:
         try:
             run = await tool.agent.arun(request)
         except (RunFailed, RunCancelled) as error:
-            return Answered(None, f"{tool.agent.name} gave no answer: {error}", error.run.metrics)
-        return Answered(shown(run.content), None, run.metrics)
+            return Answered(None, f"{tool.agent.name} gave no answer: {error}", error.run.metrics.with_children())
+        return Answered(shown(run.content), None, run.metrics.with_children())
 
 
 def shown(content: Any) -> str:

@@ -5,8 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pgrun.models.base import Message
+from pgrun.models.base import Message, Model
 from pgrun.run.loop import as_message, recorded_answer
+from pgrun.run.previous import Previous
 
 _ROLES = ("system", "user", "assistant")
 _ALIASES = {"developer": "system"}
@@ -24,6 +25,7 @@ class Past:
         completed: Whether it did; else it was interrupted.
         said: What was said to it while it was open.
         steps: Kind and data of the steps in its journal; none if the model is not to be shown what tools it used.
+        answer: What the provider said with its last answer, as `LastAnswer` has it, if that is known.
     """
 
     input: Any
@@ -31,6 +33,7 @@ class Past:
     completed: bool = True
     said: Sequence[str] = ()
     steps: Sequence[tuple[str, Any]] = ()
+    answer: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,20 @@ def conversation(
     if dependencies is not None:
         asked = _with_last(asked, f"\n\n<additional context>\n{_json(dependencies)}\n</additional context>", ())
     return (*system, *before, *(_with_last(asked, "", media) if media else asked))
+
+
+def split(past: Sequence[Past], model: Model) -> tuple[Previous, Sequence[Past]]:
+    """The last answer that this model's provider has given and kept, and the runs after it, which have to be told."""
+    for place in range(len(past), 0, -1):
+        if response_id := _kept(past[place - 1], model):
+            messages = tuple(message for run in past[:place] for message in _remembered(run))
+            return Previous(response_id, messages), past[place:]
+    return Previous(), past
+
+
+def _kept(past: Past, model: Model) -> str | None:
+    answer = past.answer or {}
+    return answer.get("response_id") if past.completed and answer.get("provider") == model.provider else None
 
 
 def _messages_of(run_input: Any) -> tuple[Message, ...]:

@@ -13,11 +13,12 @@ from pgrun.retry import RetryPolicy
 from pgrun.run._code import Code
 from pgrun.run._toolset import Toolset
 from pgrun.run.conversation import Past, Prompt, conversation
+from pgrun.run.previous import check_keeps
 
 _TEXTS = ("description", "expected_output", "additional_context", "parser_model_prompt")
 _SWITCHES = (
     *("markdown", "add_dependencies_to_context", "add_session_state_to_context", "add_tools_to_history"),
-    "use_json_mode",
+    *("use_json_mode", "use_previous_response_id"),
 )
 _OBJECTS = ("dependencies", "session_state")
 
@@ -50,6 +51,7 @@ class AgentDefinition:
     parser_model: Model | None = None
     parser_model_prompt: str | None = None
     use_json_mode: bool = False
+    use_previous_response_id: bool = False
     pre_hooks: tuple[Code, ...] = ()
     post_hooks: tuple[Code, ...] = ()
 
@@ -62,6 +64,12 @@ class AgentDefinition:
             _check(name, getattr(self, name), Mapping | None, "a dict")
         if not isinstance(self.history_runs, int) or self.history_runs < 0:
             raise UsageError(f"num_history_runs={self.history_runs!r}: how many runs, a whole number")
+        if self.use_previous_response_id:
+            check_keeps(self.model)
+            if not self.history_runs:
+                raise UsageError(
+                    "use_previous_response_id: how the model is given its history; that needs add_history_to_context=True"
+                )
 
     @property
     def code(self) -> tuple[Callable[..., Any], ...]:

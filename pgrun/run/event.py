@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, PrivateAttr
 
 from pgrun.errors import UsageError
 
-_BROKEN_OFF = ("started", "retried", "released")  # what the model has said until here counts no more
+_BROKEN_OFF = ("started", "retried", "released", "parked")  # what the model has said until here counts no more
 
 
 class RunEvent(BaseModel):
@@ -27,8 +27,9 @@ class RunEvent(BaseModel):
     model_call_completed     model, usage, duration in seconds; the next text begins another answer
     progress                 fraction, done, total, message: what of it a task has said
     retried, released        error, due_at: another attempt follows; the answer so far is void
+    parked                   waits_for: children, or provider with due_at: it holds no slot while they work; `started` follows
     paused                   requirements: what a person has to decide
-    resumed                  (it goes on)
+    resumed                  (it may go on: a person has decided, or its children have ended)
     completed                output, content_type, metrics
     error                    error, metrics
     cancelled                metrics

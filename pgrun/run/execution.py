@@ -22,10 +22,10 @@ from pgrun.run._code import Code
 from pgrun.run._storable import storable_text, to_jsonable
 from pgrun.run._tool_calls import ToolCalls
 from pgrun.run._toolset import Toolset
-from pgrun.run.base import RunMetrics, RunOutput, RunStatus
+from pgrun.run.base import LastAnswer, RunMetrics, RunOutput, RunStatus
 from pgrun.run.children import Children
 from pgrun.run.context import RunContext, RunInput
-from pgrun.run.conversation import Past, conversation
+from pgrun.run.conversation import Past, conversation, split
 from pgrun.run.definition import AgentDefinition, lines_of
 from pgrun.run.journal import Journal, Step
 from pgrun.run.loop import Turns
@@ -69,12 +69,19 @@ class Execution:
         self.turns = Turns(definition.model, (), output, calls=calls, **self._manner())
         self._parsed = RunMetrics()
         self._parsing: Turns | None = None
+        self._is_altered = False
 
     @property
     def metrics(self) -> RunMetrics:
         """What it has used until now, the runs that it started included."""
-        parsing = self._parsing.metrics if self._parsing else RunMetrics()
-        return self.turns.metrics + self._parsed + parsing + RunMetrics(children=self.turns.calls.used_by_children)
+        parsing = self._parsed + (self._parsing.metrics if self._parsing else RunMetrics())
+        parsing.last_answer = None
+        used = self.turns.metrics + parsing + RunMetrics(children=self.turns.calls.used_by_children)
+        if self._is_altered:  # nobody is to go on from what was not answered so
+            model = self.turns.model
+            last = used.last_answer or LastAnswer(provider=model.provider, model=model.id)  # of an attempt before
+            used.last_answer = last.model_copy(update={"response_id": None})
+        return used
 
     def last_step(self) -> Step | None:
         """The last answer of the agent's model as a step that is not in the journal yet."""
@@ -104,7 +111,10 @@ class Execution:
             await self._instructions(), is_typed=self.output is not None, session_state=self.journal.state
         )
         shown = dependencies if self.definition.add_dependencies_to_context else None
-        self.turns.messages = conversation(prompt, self.data, self.past, dependencies=shown, media=self.media)
+        past = self.past
+        if self.definition.use_previous_response_id:
+            self.turns.previous, past = split(past, self.turns.model)
+        self.turns.messages = conversation(prompt, self.data, past, dependencies=shown, media=self.media)
 
     async def _dependencies(self) -> dict[str, Any]:
         found = {**self.definition.dependencies, **self.context.dependencies}
@@ -131,9 +141,11 @@ class Execution:
         if self.definition.parser_model and self.output:
             await self.turns.keep_last()
             content = await self._parse(content)
+        answered = content
         for hook in self.definition.post_hooks:
             await self.turns.keep_last()
             content = await self._after(hook, content)
+        self._is_altered = content != answered
         return content
 
     async def _parse(self, text: str) -> Any:

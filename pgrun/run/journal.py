@@ -65,6 +65,7 @@ class Journal:
         heard: How much of it was heard.
         state: Of the session, as far as it is known.
         leaves_call: Whether the attempt has failed before it had an answer that can still be had.
+        has_answer: Whether the last call of the model has been answered, and what that has used is counted in this attempt.
     """
 
     keeps_calls = False
@@ -83,6 +84,7 @@ class Journal:
         self.heard = 0
         self.state: State = {}
         self.leaves_call = False
+        self.has_answer = False
         self._recorded = recorded
         self._begun = begun
         self._call = call

@@ -6,6 +6,7 @@ Knows no database and no provider; a worker gives it a model and stores what it 
 """
 
 import json
+import logging
 import time
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
@@ -21,14 +22,25 @@ from pgrun.errors import (
     OutputTruncated,
     TurnLimitExceeded,
 )
-from pgrun.models.base import Message, Model, ModelRequest, ModelResponse, OutputFormat, ToolCall
+from pgrun.models.base import (
+    Message,
+    Model,
+    ModelRequest,
+    ModelResponse,
+    OutputFormat,
+    PreviousForgotten,
+    ToolCall,
+)
 from pgrun.retry import Ambiguous
 from pgrun.run._calls import Calls
 from pgrun.run._storable import storable_json, storable_text
 from pgrun.run._tool_calls import ToolCalls
-from pgrun.run.base import RunMetrics
+from pgrun.run.base import LastAnswer, RunMetrics
 from pgrun.run.journal import Step
 from pgrun.run.output import OutputSchema
+from pgrun.run.previous import Previous
+
+_log = logging.getLogger("pgrun.run")
 
 MAX_REPAIRS = 2
 """Turns in which the model may mend an answer that does not match its schema, after it was shown what is wrong."""
@@ -46,6 +58,8 @@ class Turns:
     json_mode: bool = field(default=False, kw_only=True)
     hears: bool = field(default=True, kw_only=True)
     """Whether what is said to the run meanwhile is for this model."""
+    previous: Previous | None = field(default=None, kw_only=True)
+    """What the conversation goes on from by an id of the provider; None: it is told as a whole, and nobody goes on from it."""
     metrics: RunMetrics = field(default_factory=RunMetrics)
     taken: int = 0
     """How many times the model has answered."""
@@ -131,22 +145,51 @@ class Turns:
     async def _ask(self, number: int, began: float) -> ModelResponse:
         stream = self.calls.stream
         stream.asked()
+        self.calls.journal.has_answer = False
         try:
-            response = await Calls(self.model, self.calls.journal, self.ambiguous).make(number, self._request())
+            response = await self._make(number)
         except AttemptError as error:
             if error.metrics is not None:
                 self.metrics += error.metrics
             raise
-        self.metrics += response.usage
+        self.metrics += response.usage + RunMetrics(last_answer=self._facts_of(response))
+        self.calls.journal.has_answer = True
         self.taken += 1
         stream.answered(self.model.id, response, time.monotonic() - began)
         if response.ending != "completed":
             _stop(response)
         return response
 
+    async def _make(self, number: int) -> ModelResponse:
+        calls = Calls(self.model, self.calls.journal, self.ambiguous)
+        try:
+            return await calls.make(number, self._request())
+        except PreviousForgotten as error:
+            assert self.previous is not None
+            _log.info("what was said before is told anew: %s", error)
+            self.messages, self.previous = self.previous.told_instead(self.messages), Previous()
+        return await calls.make(number, self._request())
+
+    def _facts_of(self, response: ModelResponse) -> LastAnswer:
+        response_id = None if response.response_id is None else storable_text(response.response_id)
+        return LastAnswer(
+            provider=self.model.provider,
+            model=self.model.id,
+            response_id=response_id,
+            rate_limits=response.rate_limits,
+        )
+
     def _request(self) -> ModelRequest:
         output = OutputFormat(self.output.name, self.output.strict_schema, self.json_mode) if self.output else None
-        return ModelRequest(self.messages, output, self.calls.toolset.specs, self.calls.choice, watch=self.calls.stream)
+        return ModelRequest(
+            self.messages,
+            output,
+            self.calls.toolset.specs,
+            self.calls.choice,
+            watch=self.calls.stream,
+            is_kept=self.previous is not None,
+            previous_response_id=self.previous.response_id if self.previous else None,
+        )
 
     def _read(self, text: str) -> Any:
         return self.output.read(text).content if self.output else storable_text(text)

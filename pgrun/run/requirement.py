@@ -57,13 +57,19 @@ class RunRequirement(BaseModel):
     """The values for `fields`."""
     decision_id: str | None = None
     """Of the decision, which counts once however often it is sent."""
+    decided_by: str | None = None
+    """Who decided. Where nobody says so, the role by which the decision came into the database; then, as this object was read."""
     decided_at: datetime | None = None
     """When the decision was stored, as this object was read."""
 
     _is_stored: bool = PrivateAttr(default=False)
 
-    def confirm(self, note: str | None = None) -> None:
+    def confirm(self, note: str | None = None, *, by: str | None = None) -> None:
         """Lets it be called; for `repeat`, again.
+
+        Args:
+            note: What is said about it.
+            by: Who decides; kept with the decision.
 
         Raises:
             UsageError: It needs more than a yes.
@@ -72,13 +78,13 @@ class RunRequirement(BaseModel):
             raise self._wrong("give what it returned, with set_external_execution_result(text)")
         if missing := [field.name for field in self.fields if field.required]:
             raise self._wrong(f"it needs {', '.join(missing)}; give them with provide_user_input({{…}})")
-        self._decide(approved=True, note=note)
+        self._decide(by, approved=True, note=note)
 
-    def reject(self, note: str | None = None) -> None:
+    def reject(self, note: str | None = None, *, by: str | None = None) -> None:
         """Keeps it from being called; the model is told so, with the note. For `repeat`: it stays unknown how it ended."""
-        self._decide(approved=False, note=note)
+        self._decide(by, approved=False, note=note)
 
-    def provide_user_input(self, values: Mapping[str, Any]) -> None:
+    def provide_user_input(self, values: Mapping[str, Any], *, by: str | None = None) -> None:
         """Lets it be called with these values, by the names of `fields`; they are checked when it is called.
 
         Raises:
@@ -89,9 +95,9 @@ class RunRequirement(BaseModel):
         names, needed = {each.name for each in self.fields}, {each.name for each in self.fields if each.required}
         if wrong := sorted(values.keys() - names) or sorted(needed - values.keys()):
             raise self._wrong(f"input has to have {', '.join(sorted(names))}; wrong or missing: {', '.join(wrong)}")
-        self._decide(approved=True, input=dict(values))
+        self._decide(by, approved=True, input=dict(values))
 
-    def set_external_execution_result(self, result: str) -> None:
+    def set_external_execution_result(self, result: str, *, by: str | None = None) -> None:
         """Says what the call returned: of a tool that is executed elsewhere, or of a call whose end nobody has recorded.
 
         Raises:
@@ -99,7 +105,7 @@ class RunRequirement(BaseModel):
         """
         if self.kind not in ("external", "repeat"):
             raise self._wrong("it is called by a worker, so nobody else has its result")
-        self._decide(approved=True, result=result)
+        self._decide(by, approved=True, result=result)
 
     @property
     def is_stored(self) -> bool:
@@ -128,7 +134,7 @@ class RunRequirement(BaseModel):
 
     def decision(self) -> dict[str, Any]:
         """The decision, as the parameters of `pgrun.approve`; however often it is sent, it is one and the same."""
-        return self.model_dump(include={"call_id", "approved", "note", "result", "input", "decision_id"})
+        return self.model_dump(include={"call_id", "approved", "note", "result", "input", "decision_id", "decided_by"})
 
     def model_post_init(self, context: Any, /) -> None:
         """What was read from the database need not be written to it."""
@@ -138,11 +144,12 @@ class RunRequirement(BaseModel):
         """JSON data to store in `jobs.requirements`; what is not known is left out."""
         return self.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 
-    def _decide(self, *, approved: bool, **more: Any) -> None:
+    def _decide(self, by: str | None, *, approved: bool, **more: Any) -> None:
         if self._is_stored:
             raise self._wrong(f"it was {'approved' if self.approved else 'rejected'} already")
         nothing = {"note": None, "result": None, "input": None}
-        for name, value in (nothing | more | {"approved": approved, "decision_id": new_run_id()}).items():
+        decision = {"approved": approved, "decided_by": by, "decision_id": new_run_id()}
+        for name, value in (nothing | more | decision).items():
             setattr(self, name, value)
 
     def _wrong(self, reason: str) -> UsageError:

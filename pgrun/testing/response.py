@@ -54,7 +54,7 @@ def response_body(reply: Reply, request: ModelRequest, usage: Usage | None, *, b
         "model": request.model,
         "output": [] if reply.ending == "failed" else _output(reply),
         "service_tier": "default",
-        "usage": None if usage is None else _usage(usage),
+        "usage": None if usage is None else usage_body(usage),
     }
 
 
@@ -102,7 +102,8 @@ def _function_call(call: ToolCall, status: str) -> dict[str, Any]:
     }
 
 
-def _usage(usage: Usage) -> dict[str, Any]:
+def usage_body(usage: Usage) -> dict[str, Any]:
+    """What an answer has cost, as its object says it."""
     return {
         "input_tokens": usage.input_tokens,
         "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},

@@ -44,6 +44,7 @@ class ModelServer:
         replay_window: Seconds in which the stream of a background response can be picked up again.
         limits: How many requests and tokens each model gets; what is beyond is answered with 429 and a Retry-After.
             None: usual limits are told with each answer, and nothing is refused.
+        counts_cancelled: Whether background responses that are cancelled say what they have used; paid they are in either case.
     """
 
     api_key = "test-key"
@@ -59,6 +60,7 @@ class ModelServer:
         streams: StreamMode = "offered",
         replay_window: float = 300.0,
         limits: Limits | None = None,
+        counts_cancelled: bool = False,
     ) -> None:
         self._port = port
         self._script = Script()
@@ -66,7 +68,7 @@ class ModelServer:
         self._patience = Patience(delay, interval)
         self._bill = Bill()
         self._meter = Meter(limits)
-        self._store = Store(replay_window)
+        self._store = Store(replay_window, counts_cancelled=counts_cancelled)
         self._responses = ResponsesApi(self._store, background)
         self._streams: StreamMode = streams
         self._background = Background()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pgrun.testing.request import ModelRequest, RequestRejected
+from pgrun.testing.response import usage_body
 from pgrun.testing.stream import unfinished
 from pgrun.testing.work import Body, Work
 
@@ -18,12 +19,14 @@ class Stored:
         background: Whether it goes on without its client.
         kept_at: `time.monotonic()` when it began.
         replay_window: Seconds since then in which it can be streamed again.
+        counts_cancelled: Whether it says what it has used if it is cancelled.
     """
 
     work: Work
     request: ModelRequest
     background: bool
     replay_window: float
+    counts_cancelled: bool
     kept_at: float = field(default_factory=time.monotonic)
 
     def check_streamable(self) -> None:
@@ -40,7 +43,11 @@ class Stored:
 
     def stop(self) -> None:
         """Cancel it; nothing happens if it has ended."""
+        if self.work.ended:
+            return
         self.work.stop(unfinished(self.work.body, "cancelled"))
+        if self.counts_cancelled and self.work.paid is not None:
+            self.work.body = {**self.work.body, "usage": usage_body(self.work.paid)}
 
 
 class Store:
@@ -48,11 +55,13 @@ class Store:
 
     Args:
         replay_window: Seconds in which the events of a background response can be streamed again.
+        counts_cancelled: Whether responses that are cancelled say what they have used.
     """
 
-    def __init__(self, replay_window: float) -> None:
+    def __init__(self, replay_window: float, *, counts_cancelled: bool = False) -> None:
         self._stored: dict[str, Stored] = {}
         self._replay_window = replay_window
+        self._counts_cancelled = counts_cancelled
 
     @property
     def bodies(self) -> dict[str, Body]:
@@ -61,7 +70,7 @@ class Store:
 
     def keep(self, work: Work, request: ModelRequest, *, background: bool) -> None:
         """Store a response under its id."""
-        self._stored[work.id] = Stored(work, request, background, self._replay_window)
+        self._stored[work.id] = Stored(work, request, background, self._replay_window, self._counts_cancelled)
 
     def find(self, response_id: str) -> Stored:
         """The response with this id.

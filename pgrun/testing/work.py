@@ -66,6 +66,7 @@ class Work:
         ended: Nothing changes any more.
         answer: What was scripted.
         cut_after: After how many steps the stream to the client is cut, None if it is not.
+        paid: What it has cost, once it has ended; None if nothing.
     """
 
     def __init__(self, plan: Plan, answer: Worked, patience: Patience, bill: Bill) -> None:
@@ -73,6 +74,7 @@ class Work:
         self.body = plan.body
         self.made = 0
         self.ended = False
+        self.paid: Usage | None = None
         self.answer = answer
         self.cut_after = _cut_after(plan, answer)
         self._plan: Plan | None = plan
@@ -161,6 +163,7 @@ class Work:
     def _end(self, usage: Usage | None) -> None:
         self.ended = True
         self._plan = None  # tests with many calls would keep all their steps
+        self.paid = usage
         if usage is not None:
             self._bill.enter(self.id, usage)
 

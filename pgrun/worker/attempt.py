@@ -100,6 +100,11 @@ class Attempt:
         """Whether it does nothing but wait for an answer that the provider goes on with, and that any attempt can take up."""
         return isinstance(self._work, _AgentWork) and self._work.waits
 
+    @property
+    def has_answer(self) -> bool:
+        """Whether the call of the model that its row tells of has been answered, and is counted in `metrics`."""
+        return isinstance(self._work, _AgentWork) and self._work.has_answer
+
     async def decide(self) -> Decision:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
         claimed = self._claimed
@@ -112,7 +117,7 @@ class Attempt:
         except Asleep as asleep:
             return Leave(asleep.seconds)
         except AnswerQueued:
-            return Leave(_LOOK_AGAIN, self.metrics)
+            return Leave(_LOOK_AGAIN, self.metrics, parks=True)
         except ChildrenOpen:
             return Park(self.metrics)
         except QuotaExceeded as error:
@@ -251,6 +256,10 @@ class _AgentWork:
     @property
     def leaves_call(self) -> bool:
         return self._execution.journal.leaves_call
+
+    @property
+    def has_answer(self) -> bool:
+        return self._execution.journal.has_answer
 
     @property
     def heard(self) -> int:

@@ -46,8 +46,7 @@ class StoredChildren(Children):
 
 
 def _answered(row: Row) -> Answered:
-    own = RunMetrics.model_validate(row["metrics"])
-    metrics = own.model_copy(update={"children": None}) + (own.children or RunMetrics())
+    metrics = RunMetrics.model_validate(row["metrics"]).with_children()
     if row["status"] == "completed":
         return Answered(shown(row["output"]), None, metrics)
     failure = RunFailure.model_validate(row["error"]) if row["error"] else None

@@ -48,10 +48,14 @@ class Pause:
 
 @dataclass(frozen=True)
 class Leave:
-    """Give it back uncounted to whoever takes up the answer that its provider works on, in `delay` seconds."""
+    """Give it back uncounted to whoever takes up the answer that its provider works on, in `delay` seconds.
+
+    It is parked if that is because the provider has not begun with it; else its worker goes.
+    """
 
     delay: float
     metrics: dict[str, Any] | None = None
+    parks: bool = False
 
 
 Decision = Ending | Retry | Release | Leave | Park | Pause

@@ -34,9 +34,8 @@ async def read_history(verbs: Verbs, claimed: Claimed, definition: AgentDefiniti
 
 def _past(row: Row) -> Past:
     said = [message["content"] for message in row["steering"] or ()]
-    return Past(
-        row["input"], row["output"], row["completed"], said, [(kind, data) for kind, data in row["steps"] or ()]
-    )
+    steps = [(kind, data) for kind, data in row["steps"] or ()]
+    return Past(row["input"], row["output"], row["completed"], said, steps, row["last_answer"])
 
 
 async def patiently(claimed: Claimed, what: str, read: Callable[[], Awaitable[T]]) -> T:

@@ -162,10 +162,10 @@ class Recorder:
                     claimed, requirements, holds_session=holds_session, metrics=metrics, tools=tools
                 )
                 _tell(claimed, "paused", counts=status is not None)
-            case Leave(delay, metrics):
+            case Leave(delay, metrics, parks):
                 held = [(claimed.run_id, claimed.fence)]
-                released = await self._verbs.release(held, delay=delay, metrics=metrics)
-                _tell(claimed, "released", counts=bool(released))
+                released = await self._verbs.release(held, delay=delay, metrics=metrics, parks=parks)
+                _tell(claimed, "parked" if parks else "released", counts=bool(released))
 
 
 def _tell(claimed: Claimed, verb: str, *, counts: bool) -> None:

@@ -176,7 +176,9 @@ class Slots:
     def _stopped(self, held: _Held, attempt: Attempt) -> Decision | None:
         """What follows for a run that was stopped from outside."""
         if held.why is Stop.CANCELLED:
-            return Ending(held.claimed, "cancelled", attempt.metrics, tools=attempt.tools, keeps_call=True)
+            # An answer that came in the last moment is counted here, and not once more when it is stopped.
+            keeps_call = not attempt.has_answer
+            return Ending(held.claimed, "cancelled", attempt.metrics, tools=attempt.tools, keeps_call=keeps_call)
         if held.why is Stop.LEAVING:  # what it has used is in its row, or will be counted with the answer
             return Leave(0.0)
         return None

@@ -126,11 +126,11 @@ comment on column pgrun.jobs.output_schema is 'JSON Schema that the output must 
 comment on column pgrun.jobs.output is 'The validated answer; only completed runs have one.';
 comment on column pgrun.jobs.content_type is 'Name of the type of the output, str for plain text.';
 comment on column pgrun.jobs.error is 'Last failure: type, message, attempt and what else is known (raw, code, retry_after in seconds, traceback). Null once completed.';
-comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together.';
+comment on column pgrun.jobs.metrics is 'Tokens and seconds used, all recorded attempts together; time_to_first_token: of the first answer that came in pieces; last_answer: provider, model, response_id and rate_limits of the last one; children: what the runs that it started have used.';
 comment on column pgrun.jobs.tools is 'What the run called: a list of call_id, name, arguments, result or error, duration in seconds. Null: nothing.';
-comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_at, decision_id. Null: nothing.';
+comment on column pgrun.jobs.requirements is 'What the run has waited for a person for: a list of kind (confirmation, user_input, external, repeat), step, call_id, name, arguments, fields, times; with the decision, once there is one: approved, note, result, input, decided_by, decided_at, decision_id. Null: nothing.';
 comment on column pgrun.jobs.begun is 'Calls of unsafe tools that have begun and whose end is not recorded, by the step they are: name, times (how often), at. Of a run that nobody executes: they may have happened.';
-comment on column pgrun.jobs.call is 'The call of the model that is under way, where that is known: step, and response_id once the provider goes on with it by itself. Whoever takes over asks for that answer, and not for a new one.';
+comment on column pgrun.jobs.call is 'The call of the model that is under way, where that is known: step, response_id once the provider goes on with it by itself, and queued: true while the run has given its slot back because the provider has not begun. Whoever takes over asks for that answer, and not for a new one.';
 comment on column pgrun.jobs.steering is 'What was said to the run while it was open, see pgrun.steer: a list of message_id, content and sent_at, which only grows. Null: nothing.';
 comment on column pgrun.jobs.context is 'What an agent is told beside the input: user_id, dependencies, session_state (merged into that of the session when the run begins), images, files. Null: nothing.';
 comment on column pgrun.jobs.state_undo is 'What the run has changed in the state of its session: of each key the value before and after, for a rollback. Null: nothing.';
@@ -255,7 +255,7 @@ create table pgrun.events (
 comment on table  pgrun.events is 'The streams of runs that somebody reads, append only: what happened to a run, and what its model said piece by piece. select pgrun.watch(run_id) begins one.';
 comment on column pgrun.events.run_id is 'Whose event it is.';
 comment on column pgrun.events.seq is 'Its place in the stream of the run: 1, 2, 3 … without a gap, over all attempts.';
-comment on column pgrun.events.kind is 'text, thought, tool_call_announced, tool_call_started, tool_call_completed, model_call_completed, progress: told by the worker. started, retried, released, paused, resumed, completed, error, cancelled: what became of the run, told in the transaction that did it.';
+comment on column pgrun.events.kind is 'text, thought, tool_call_announced, tool_call_started, tool_call_completed, model_call_completed, progress: told by the worker. started, retried, released, parked, paused, resumed, completed, error, cancelled: what became of the run, told in the transaction that did it.';
 comment on column pgrun.events.data is 'What belongs to it; sql/README.md lists it by kind.';
 comment on column pgrun.events.attempt is 'The attempt it belongs to.';
 comment on column pgrun.events.created_at is 'When it was written; in a stream that began later than its run, when it happened.';

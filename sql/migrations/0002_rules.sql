@@ -424,14 +424,17 @@ comment on function pgrun._tell_steps(uuid) is 'Adds to the stream of a run what
 
 -- What becomes of a run is told in the transaction that does it, whoever does it: so the stream agrees with the row, and an end is
 -- its last event. When somebody begins to read, its present status is told, and of a run that does not go on by itself also what was
--- before; the worker of one that runs adds what it remembers of this attempt.
+-- before; the worker of one that runs adds what it remembers of this attempt. A run that gave its slot back while its provider or the
+-- runs that it has started work for it is parked, and not released: nothing is wrong with it, and nobody need take it.
 create function pgrun._tell_status() returns trigger language plpgsql as $$
 declare
     begins boolean := not old.streams;
     told   text := case when new.status = 'running' then 'started'
                         when new.status <> 'pending' then new.status
+                        when new.held = 'children' then 'parked'
+                        when new.call ? 'queued' and (begins or old.status = 'running' and new.attempt < old.attempt) then 'parked'
                         when begins then null
-                        when old.status = 'paused' then 'resumed'
+                        when old.status = 'paused' or old.held = 'children' then 'resumed'
                         when old.status = 'running' and new.attempt < old.attempt then 'released'
                         else 'retried' end;
 begin
@@ -457,6 +460,8 @@ begin
                 when 'cancelled' then jsonb_build_object('metrics', new.metrics)
                 when 'paused' then jsonb_build_object('requirements', coalesce(to_jsonb(new) -> 'requirements', '[]'))
                 when 'resumed' then '{}'
+                when 'parked' then case when new.held = 'children' then '{"waits_for": "children"}'
+                                        else jsonb_build_object('waits_for', 'provider', 'due_at', new.due_at) end
                 else jsonb_build_object('error', case when old.status = 'running' then new.error - 'traceback' end, 'due_at', new.due_at)
             end,
             case when begins then coalesce(new.finished_at, new.started_at, clock_timestamp()) else clock_timestamp() end);
@@ -471,5 +476,5 @@ comment on function pgrun._tell_status() is 'Trigger: tells in the stream of a r
 
 -- Costs a run that nobody reads the look at one column.
 create trigger jobs_told after update on pgrun.jobs
-    for each row when (new.streams and (old.status <> new.status or not old.streams))
+    for each row when (new.streams and (old.status <> new.status or not old.streams or old.held = 'children' and new.held is null))
     execute function pgrun._tell_status();

@@ -444,7 +444,8 @@ create function pgrun.approve(
     note        text    default null,
     result      text    default null,
     input       jsonb   default null,
-    decision_id uuid    default null
+    decision_id uuid    default null,
+    decided_by  text    default session_user
 ) returns text language plpgsql as $$
 declare
     job      pgrun.jobs;
@@ -487,7 +488,8 @@ begin
     perform pgrun._check_decision(job.requirements -> (n - 1)::int, approve.approved, approve.result, approve.input)
        from unnest(chosen) n;
     decision := jsonb_strip_nulls(jsonb_build_object('approved', approve.approved, 'note', approve.note, 'result', approve.result,
-                                                     'decided_at', now(), 'decision_id', approve.decision_id))
+                                                     'decided_at', now(), 'decision_id', approve.decision_id,
+                                                     'decided_by', coalesce(approve.decided_by, session_user)))
                 || case when approve.input is null then '{}' else jsonb_build_object('input', approve.input) end;
     update pgrun.jobs j
        set requirements = (select jsonb_agg(case when n = any (chosen) then r || decision else r end order by n)
@@ -508,8 +510,8 @@ begin
     end if;
     return 'pending';
 end $$;
-comment on function pgrun.approve(uuid, text, boolean, text, text, jsonb, uuid) is
-    'Decides on a call that a paused run waits for, null call_id: on all that it waits for. approved => false rejects; result is what a call returned that was executed elsewhere, input an object with the values of its fields. When nothing is open any more the run goes on. Returns its status; saying the same again changes nothing.';
+comment on function pgrun.approve(uuid, text, boolean, text, text, jsonb, uuid, text) is
+    'Decides on a call that a paused run waits for, null call_id: on all that it waits for. approved => false rejects; result is what a call returned that was executed elsewhere, input an object with the values of its fields. decided_by is kept with the decision, by default the session_user. When nothing is open any more the run goes on. Returns its status; saying the same again changes nothing.';
 
 create function pgrun.watch(run_id uuid) returns text language plpgsql as $$
 declare

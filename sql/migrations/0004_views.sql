@@ -113,8 +113,7 @@ comment on column pgrun.failures.details is 'What else was recorded: raw text, p
 
 create view pgrun.usage_by_day as
 select (coalesce(j.finished_at, j.started_at) at time zone 'UTC')::date as day,
-       coalesce(j.definition #>> '{model,id}',
-                (select s.name from pgrun.steps s where s.run_id = j.run_id and s.kind = 'model_call' order by s.step limit 1)) as model,
+       coalesce(j.definition #>> '{model,id}', j.metrics #>> '{last_answer,model}') as model,
        j.name, count(*) as runs,
        sum((j.metrics ->> 'input_tokens')::bigint)::bigint as input_tokens,
        sum((j.metrics ->> 'cached_tokens')::bigint)::bigint as cached_tokens,
@@ -127,7 +126,7 @@ select (coalesce(j.finished_at, j.started_at) at time zone 'UTC')::date as day,
  group by 1, 2, 3;
 comment on view pgrun.usage_by_day is 'What agents have used, failed attempts included, by the day (UTC) on which the run ended, or began if it is still open. A run that was pruned no longer counts.';
 comment on column pgrun.usage_by_day.day is 'Day, in UTC.';
-comment on column pgrun.usage_by_day.model is 'The provider''s name of the model. Null for a run of an agent with tools that answered without calling any.';
+comment on column pgrun.usage_by_day.model is 'The provider''s name of the model.';
 comment on column pgrun.usage_by_day.runs is 'How many runs.';
 comment on column pgrun.usage_by_day.input_tokens is 'Tokens that the model was shown.';
 comment on column pgrun.usage_by_day.cached_tokens is 'The part of input_tokens that the provider had in its cache.';
@@ -136,6 +135,43 @@ comment on column pgrun.usage_by_day.reasoning_tokens is 'The part of output_tok
 comment on column pgrun.usage_by_day.total_tokens is 'All of them.';
 comment on column pgrun.usage_by_day.cost_usd is 'What the provider is likely to bill, in US dollars, for models with a known price.';
 
+-- A root is looked at with all below it; so `where root_run_id = …` or `where session_id = …` asks for no other trees.
+create view pgrun.usage_by_tree as
+select root.run_id as root_run_id, root.session_id, root.name, used.runs,
+       used.input_tokens, used.cached_tokens, used.output_tokens, used.reasoning_tokens, used.total_tokens, used.cost_usd
+  from pgrun.jobs root
+ cross join lateral (
+    with recursive tree as (
+        select root.run_id, root.metrics
+        union all
+        select c.run_id, c.metrics from pgrun.jobs c join tree on c.parent_run_id = tree.run_id)
+    select count(*) as runs,
+           sum((metrics ->> 'input_tokens')::bigint)::bigint as input_tokens,
+           sum((metrics ->> 'cached_tokens')::bigint)::bigint as cached_tokens,
+           sum((metrics ->> 'output_tokens')::bigint)::bigint as output_tokens,
+           sum((metrics ->> 'reasoning_tokens')::bigint)::bigint as reasoning_tokens,
+           sum((metrics ->> 'total_tokens')::bigint)::bigint as total_tokens,
+           sum((metrics ->> 'cost_usd')::numeric) as cost_usd
+      from tree) used
+ where (root.parent_run_id is null or not exists (select from pgrun.jobs p where p.run_id = root.parent_run_id))
+   and (root.kind = 'agent' or exists (select from pgrun.jobs c where c.parent_run_id = root.run_id))
+   and used.total_tokens is not null;
+comment on view pgrun.usage_by_tree is 'What a run has used that nobody started, or whose parent was pruned, with all the runs that it has started and those have: failed attempts, repairs and open runs included.';
+comment on column pgrun.usage_by_tree.root_run_id is 'The run at the top.';
+
+create view pgrun.usage_by_session as
+select session_id, sum(runs)::bigint as runs,
+       sum(input_tokens)::bigint as input_tokens,
+       sum(cached_tokens)::bigint as cached_tokens,
+       sum(output_tokens)::bigint as output_tokens,
+       sum(reasoning_tokens)::bigint as reasoning_tokens,
+       sum(total_tokens)::bigint as total_tokens,
+       sum(cost_usd) as cost_usd
+  from pgrun.usage_by_tree
+ where session_id is not null
+ group by session_id;
+comment on view pgrun.usage_by_session is 'What the runs of a session have used, with all the runs that they have started, which count here and not in sessions of their own.';
+
 -- What a view hands on from its table as it is keeps the table's comment.
 do $$
 declare
@@ -143,10 +179,13 @@ declare
 begin
     for statement in
         select format('comment on column pgrun.%I.%I is %L', v.name, shown.attname, col_description(kept.attrelid, kept.attnum))
-          from (values ('runs', 'jobs'), ('queue_stats', 'queues'), ('worker_status', 'workers'), ('failures', 'jobs'), ('usage_by_day', 'jobs')) as v (name, source)
+          from (values ('runs', 'jobs'), ('queue_stats', 'queues'), ('worker_status', 'workers'), ('failures', 'jobs'), ('usage_by_day', 'jobs'),
+                       ('usage_by_tree', 'jobs'), ('usage_by_tree', 'usage_by_day'),
+                       ('usage_by_session', 'jobs'), ('usage_by_session', 'usage_by_day')) as v (name, source)
           join pg_attribute shown on shown.attrelid = ('pgrun.' || v.name)::regclass and shown.attnum > 0
           join pg_attribute kept on kept.attrelid = ('pgrun.' || v.source)::regclass and kept.attname = shown.attname
          where col_description(shown.attrelid, shown.attnum) is null
+           and col_description(kept.attrelid, kept.attnum) is not null
     loop
         execute statement;
     end loop;

@@ -5,5 +5,5 @@ select e.data ->> 'text' as text
  where e.run_id = :'run_id'::uuid and e.kind = 'text' and e.seq <= :'after'::bigint
    and e.seq > coalesce((select max(b.seq) from pgrun.events b
                           where b.run_id = :'run_id'::uuid and b.seq <= :'after'::bigint
-                            and b.kind in ('started', 'retried', 'released', 'model_call_completed')), 0)
+                            and b.kind in ('started', 'retried', 'released', 'parked', 'model_call_completed')), 0)
  order by e.seq;

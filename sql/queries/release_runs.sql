@@ -2,7 +2,8 @@
 -- waited for. They are due again :delay seconds from now. Fenced like finish; a requested cancel is carried out.
 -- :error, a JSON object or empty, is put in the row so that people see why the run waits, :metrics what it has used until now;
 -- empty leaves the row's own.
--- :keeps_call as in retry_run.sql.
+-- :keeps_call as in retry_run.sql; with :parks the run is given back because its provider has only queued the call, which is noted with
+-- it.
 -- Returns the runs that were given back.
 with given_back as (
     update pgrun.jobs j
@@ -10,7 +11,8 @@ with given_back as (
            finished_at = case when j.cancel_requested_at is null then null else now() end,
            attempt = greatest(j.attempt - 1, 0),
            due_at = now() + make_interval(secs => :'delay'::float8),
-           call = case when :'keeps_call'::boolean then j.call end,
+           call = case when :'keeps_call'::boolean
+                       then case when :'parks'::boolean then j.call || '{"queued": true}' else j.call - 'queued' end end,
            error = coalesce(nullif(:'error', '')::jsonb, j.error),
            metrics = coalesce(nullif(:'metrics', '')::jsonb, j.metrics)
       from unnest(:'run_ids'::uuid[], :'fences'::bigint[]) as r (run_id, fence)

@@ -8,7 +8,7 @@ given_back as (
     update pgrun.jobs j
        set status = case when j.cancel_requested_at is null then 'pending' else 'cancelled' end,
            finished_at = case when j.cancel_requested_at is null then null else now() end,
-           attempt = greatest(j.attempt - 1, 0), due_at = now()
+           attempt = greatest(j.attempt - 1, 0), due_at = now(), call = j.call - 'queued'
      where j.worker_id = :'worker_id'::uuid and j.status = 'running'
     returning j.run_id, j.queue, j.status),
 woken as (

@@ -1,5 +1,6 @@
 """What a person who is asked sees and types: the paused runs, the calls they wait for, and the commands that decide on them."""
 
+import getpass
 import json
 import shlex
 from collections.abc import Iterator
@@ -65,9 +66,21 @@ async def test_what_show_says_can_be_typed_as_it_stands(processes: Processes, co
     assert [words[0] for words in commands] == ["approve", "approve", "approve", "reject"]
     assert commands[1][-2:] == ["--result", "TEXT"]
     assert json.loads(commands[2][-1]) == {"street": "…"}
+    commands[1] += ["--by", "ada"]
     outputs = [await says(processes, *words) for words in commands[:3]]
     assert outputs == [f"{run_id} paused\n", f"{run_id} paused\n", f"{run_id} pending\n"]
-    assert "waits for a person:" not in await says(processes, "show", run_id)
+    shown = await says(processes, "show", run_id)
+    assert "waits for a person:" not in shown
+    table = shown[shown.index("decided by people:") :].splitlines()[1:5]
+    me = getpass.getuser()
+    assert [line.split()[:4] for line in table] == [
+        ["call_id", "name", "decision", "by"],
+        *(
+            ["call_1", "refund", "approved", me],
+            ["call_2", "sign", "approved", "ada"],
+            ["call_3", "ship", "approved", me],
+        ),
+    ]
     decided = row_of(conn, run_id)["requirements"]
     assert [(each["approved"], each.get("result"), each.get("input")) for each in decided] == [
         (True, None, None),

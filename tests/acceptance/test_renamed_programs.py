@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,28 @@ Start = Callable[[str], Process]
 
 
 @pytest.fixture
-def start(dsn: str, models: ModelServer, tmp_path: Path) -> Iterator[Start]:
-    """Starts one of the programs, alone: no daemon serves."""
-    with Processes(dsn, models.environ) as processes:
+def start_at(dsn: str, tmp_path: Path) -> Iterator[Callable[[ModelServer], Start]]:
+    """Gives what starts one of the programs with a model server, alone: no daemon serves."""
+    with ExitStack() as stack:
 
-        def program(name: str) -> Process:
-            text = (_PROGRAMS / f"{name}.txt").read_text(encoding="utf-8")
-            path = tmp_path / f"{name}.py"
-            path.write_text(re.sub(r"\bagno\.", "pgrun.", re.sub(r"postgresql\+psycopg://[^\"]*", dsn, text)))
-            return processes.script(path)
+        def at(models: ModelServer) -> Start:
+            processes = stack.enter_context(Processes(dsn, models.environ))
 
-        yield program
+            def program(name: str) -> Process:
+                text = (_PROGRAMS / f"{name}.txt").read_text(encoding="utf-8")
+                path = tmp_path / f"{name}.py"
+                path.write_text(re.sub(r"\bagno\.", "pgrun.", re.sub(r"postgresql\+psycopg://[^\"]*", dsn, text)))
+                return processes.script(path)
+
+            return program
+
+        yield at
+
+
+@pytest.fixture
+def start(models: ModelServer, start_at: Callable[[ModelServer], Start]) -> Start:
+    """Starts one of the programs."""
+    return start_at(models)
 
 
 async def output_of(process: Process) -> list[str]:
@@ -79,3 +91,53 @@ async def test_cancelling_from_another_process(start: Start, models: ModelServer
     said = await output_of(start("cancel_elsewhere"))
     assert sorted(said) == ["another process cancels: True", "the worker saw: True"]
     assert {call.outcome for call in models.calls} <= {"aborted"}  # or it was stopped before it asked
+
+
+async def test_a_stream_that_is_read_on_after_a_disconnect(start: Start, models: ModelServer) -> None:
+    models.script(reply("Roses are red, violets are blue.", deltas=8, interval=0.05))
+    assert await output_of(start("streaming_resume")) == [
+        *("disconnected in the middle", "without a gap: True"),
+        *(f"{what}: Roses are red, violets are blue." for what in ("all that was said", "content")),
+    ]
+
+
+async def test_a_run_that_goes_on_after_its_process_was_killed(start: Start, models: ModelServer, conn: Conn) -> None:
+    models.script(reply(calls=[tool_call("search", {"query": "news"})]), hang(), "Nothing.")
+    crashes = start("crash_recovery")
+    await models.await_for_calls(2, timeout=20)
+    crashes.kill()
+    assert crashes.output.splitlines() == ["searching news"]
+    conn.execute("update pgrun.workers set lease_until = now() - interval '1 s', lease = interval '1 ms'")
+    said = await output_of(start("crash_recovery"))
+    assert [line for line in said if not line.startswith("rescued")] == [  # a warning of the log
+        *("found it running: True", "the same run: True, True", "content: Nothing.")
+    ]
+    assert models.paid == 2
+    assert models.calls[2].body["input"] == models.calls[1].body["input"]
+
+
+@pytest.mark.soak
+async def test_a_confirmation_in_another_process(start: Start, models: ModelServer) -> None:
+    models.script(reply(calls=[tool_call("refund", {"order": 7})]), "Your money is on its way.")
+    assert await output_of(start("confirm_elsewhere")) == [
+        *("waits for ['refund']", "paying back order 7", "content: Your money is on its way.")
+    ]
+
+
+@pytest.mark.soak
+async def test_runs_of_one_session_that_remember_each_other(start: Start, models: ModelServer) -> None:
+    models.script("Hello Ada.", "Ada.", "Sure.")
+    assert await output_of(start("one_session")) == [
+        *("answered: Hello Ada.", "answered: Ada.", "answered: Sure.", "in order: True")
+    ]
+    assert [item["content"] for item in models.calls[2].body["input"]] == [
+        *("I am Ada.", "Hello Ada.", "Who am I?", "Ada.", "Sure?")
+    ]
+
+
+async def test_an_answer_in_the_background_of_the_provider(
+    provider: ModelServer, start_at: Callable[[ModelServer], Start]
+) -> None:
+    provider.script("Scattering.")
+    assert await output_of(start_at(provider)("provider_background")) == ["content: Scattering."]
+    assert provider.calls[0].body["background"] is True

@@ -157,6 +157,7 @@ async def test_after_the_first_event_and_before_its_id_is_written(
     await begin(workers)
     assert await run.aresult(timeout=20) == "asked again"
     assert (len(provider.calls), provider.paid) == (2, 2)
+    assert row_of(conn, run.run_id)["metrics"]["total_tokens"] == 150, "of the lost answer nobody knows"
 
 
 async def test_in_the_middle_of_the_stream(

@@ -214,6 +214,24 @@ async def test_a_worker_that_leaves_gives_back_at_once_what_its_provider_works_o
     assert_bill_agrees(conn, provider)
 
 
+async def test_an_answer_that_is_too_old_to_be_streamed_is_looked_at_by_whoever_takes_it_up(
+    db: PostgresDb, conn: Conn
+) -> None:
+    with ModelServer(replay_window=0) as provider:
+        provider.script(hang())
+        agent = agent_at(provider, db)
+        async with Worker(db):
+            run = await agent.arun("Hello", background=True)
+            await until_noted(conn, run.run_id)
+        async with Worker(db):
+            await provider.await_for_lookups(2)
+            provider.release()
+            assert await run.aresult(timeout=10) == "A made-up answer to: Hello"
+        assert [each.status for each in provider.lookups][:2] == [400, 200]
+        assert len(provider.calls) == 1
+        assert_bill_agrees(conn, provider)
+
+
 async def test_an_answer_that_is_only_queued_gives_its_slot_to_others(
     db: PostgresDb, conn: Conn, provider: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -222,7 +240,7 @@ async def test_an_answer_that_is_only_queued_gives_its_slot_to_others(
     provider.script(hang(queued=True), "at once")
     agent = agent_at(provider, db)
     async with Worker(db, concurrency=1):
-        queued = await agent.arun("queued", background=True)
+        queued = await agent.arun("queued", background=True, stream=True)
         await provider.await_for_calls(1)
         assert await (await agent.arun("other", background=True)).aresult(timeout=10) == "at once"
         await provider.await_for_lookups(2)
@@ -231,6 +249,9 @@ async def test_an_answer_that_is_only_queued_gives_its_slot_to_others(
     row = row_of(conn, queued.run_id)
     assert (row["attempt"], row["error"]) == (1, None)
     assert row["fence"] > 2
+    told = [each["kind"] for each in conn.execute("select kind from pgrun.events order by seq").fetchall()]
+    assert told[:3] == ["started", "parked", "started"]
+    assert not {"released", "retried"} & {*told}
     assert len(provider.calls) == 2
     assert_bill_agrees(conn, provider)
 
@@ -312,7 +333,17 @@ async def test_a_long_run_writes_what_is_new_and_goes_on_from_its_last_step(
             await _take_a_hundred_turns(db, conn, provider)
 
 
-async def _take_a_hundred_turns(db: PostgresDb, conn: Conn, provider: ModelServer) -> None:
+@pytest.mark.soak
+@pytest.mark.timeout(90)
+async def test_the_same_where_an_answer_is_lost_with_its_worker(
+    own_server: EmbeddedPostgres, own_dsn: str, models: ModelServer
+) -> None:
+    async with PostgresDb(own_dsn, worker="external", settings=FAST) as db:
+        with psycopg.connect(own_dsn, autocommit=True, row_factory=psycopg.rows.dict_row) as conn:
+            await _take_a_hundred_turns(db, conn, models, is_lost=True)
+
+
+async def _take_a_hundred_turns(db: PostgresDb, conn: Conn, provider: ModelServer, *, is_lost: bool = False) -> None:
     @tool(repeat="pure")
     async def look(number: int) -> str:
         """Looks."""
@@ -329,10 +360,11 @@ async def _take_a_hundred_turns(db: PostgresDb, conn: Conn, provider: ModelServe
 
     provider.always(answer)
     agent = agent_at(provider, db, tools=[look], max_turns=200)
-    async with Worker(db):
+    async with Worker(db, grace=0):
         run = await agent.arun("Look. " + "y" * 200_000, background=True)
         await until(lambda: len(provider.calls) == turns + 1, within=60)
-        await until_noted(conn, run.run_id)
+        if not is_lost:
+            await until_noted(conn, run.run_id)
     sizes = [row["size"] for row in conn.execute("select length(data::text) as size from pgrun.steps").fetchall()]
     assert len(sizes) == 2 * turns
     assert max(sizes) < 3000
@@ -340,10 +372,11 @@ async def _take_a_hundred_turns(db: PostgresDb, conn: Conn, provider: ModelServe
     assert len(thirds) == 3
     assert max(thirds) < 1.5 * min(thirds) < 2_000_000, thirds
     async with Worker(db):
-        await provider.await_for_lookups(1)
+        await (provider.await_for_calls(turns + 2) if is_lost else provider.await_for_lookups(1))
         provider.release()
         await run.aresult(timeout=10)
-    assert len(provider.calls) == turns + 1, "the last was taken up, and none made"
+    assert len(provider.calls) == turns + 1 + is_lost, "none but the last is made again, and that only if it is lost"
+    assert one(conn, "select count(*) from pgrun.steps") == 2 * turns
 
 
 async def test_what_is_said_while_an_answer_is_under_way_is_heard_after_it_whoever_takes_it_up(

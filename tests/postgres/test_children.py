@@ -48,9 +48,12 @@ async def test_an_agent_asks_another_whose_run_is_its_child(db: PostgresDb, conn
     child = researcher(db, "Romulus.")
     parent = writer(db, ASK, "Romulus did.", tools=[child])
     async with Worker(db):
-        run = await parent.arun("Who built Rome?", background=True)
+        run = await parent.arun("Who built Rome?", background=True, stream=True)
         ended = await run.awaited(timeout=10)
+        told = [event.kind async for event in run.aevents()]
     assert ended.content == "Romulus did."
+    fate = ("started", "parked", "resumed", "released", "retried", "completed")
+    assert [kind for kind in told if kind in fate] == ["started", "parked", "resumed", "started", "completed"]
     (made,) = children_of(conn, run.run_id)
     assert (made["name"], made["input"], made["output"], made["attempt"]) == (
         "Researcher",

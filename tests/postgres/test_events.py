@@ -128,6 +128,50 @@ async def test_a_pause_and_what_follows_are_told(db: PostgresDb, conn: Conn) -> 
     assert kinds(conn, run_id) == ["paused", "resumed"]
 
 
+async def test_a_run_that_waits_for_its_children_is_parked_and_resumed(db: PostgresDb, conn: Conn) -> None:
+    hand = await hire(db)
+    parent = await submit(db, streams=True, priority=-1)
+    child = await submit(db, parent_run_id=parent)
+    mine, other = await hand.claim(2)
+    assert await hand.verbs.park(mine, metrics=None)
+    assert other.run_id == child
+    await hand.complete(other)
+    await hand.complete(await hand.claim_one())
+    assert kinds(conn, parent) == ["started", "parked", "resumed", "started", "completed"]
+    assert stream(conn, parent)[1]["data"] == {"waits_for": "children"}
+    assert [row["attempt"] for row in stream(conn, parent)][3:] == [1, 1], "no attempt is used up"
+
+
+async def test_a_run_that_waits_for_its_provider_is_parked_and_one_that_is_given_back_is_not(
+    db: PostgresDb, conn: Conn
+) -> None:
+    hand = await hire(db)
+    run_id = await submit(db, streams=True)
+    for parks in (True, False, True):
+        claimed = await hand.claim_one()
+        await hand.verbs.note_call(claimed, 1, "resp_1")
+        await hand.verbs.release([(run_id, claimed.fence)], parks=parks)
+    claimed = await hand.claim_one()
+    await hand.verbs.retry(claimed, delay=0, error={"message": "broke"}, metrics=None, keeps_call=True)
+    await hand.claim_one()
+    await hand.verbs.stop_worker(hand.worker_id)
+    told = [kind for kind in kinds(conn, run_id) if kind != "started"]
+    assert told == ["parked", "released", "parked", "retried", "released"]
+    parked = next(row["data"] for row in stream(conn, run_id) if row["kind"] == "parked")
+    assert parked["waits_for"] == "provider"
+    assert "due_at" in parked
+
+
+async def test_one_who_begins_to_read_a_parked_run_is_told_so(db: PostgresDb, conn: Conn) -> None:
+    hand = await hire(db)
+    parent = await submit(db, priority=-1)
+    await submit(db, parent_run_id=parent)
+    mine, *_ = await hand.claim(2)
+    await hand.verbs.park(mine, metrics=None)
+    await hand.verbs.watch(parent)
+    assert kinds(conn, parent) == ["started", "parked"]
+
+
 async def test_one_who_begins_to_read_a_running_run_tells_its_worker(db: PostgresDb, conn: Conn, ear: Ear) -> None:
     run_id = await submit(db)
     hand = await hire(db)
@@ -281,7 +325,7 @@ async def test_a_claim_that_takes_over_counts_on_behind_events_that_were_being_w
     with rival(dsn) as other:
         with conn.transaction():
             write(conn, told(claimed, 2, "It "))
-            kept = {"error": "", "metrics": "", "keeps_call": True}
+            kept = {"error": "", "metrics": "", "keeps_call": True, "parks": False}
             given_back = other.perform("release_runs", run_ids=[run_id], fences=[1], delay=0, **kept)
             other.until_blocked_by(conn)
         assert given_back.result(timeout=10)

@@ -171,7 +171,7 @@ class Someone:
     def give_back(self) -> None:
         claimed = self._claim()
         run_ids, fences = [row["run_id"] for row in claimed], [row["fence"] for row in claimed]
-        kept = {"error": "", "metrics": "", "keeps_call": True}
+        kept = {"error": "", "metrics": "", "keeps_call": True, "parks": False}
         perform(self._conn, "release_runs", run_ids=run_ids, fences=fences, delay=0, **kept)
 
     def rescue(self) -> None:

@@ -89,6 +89,7 @@ async def test_those_that_are_missing_are_applied_to_an_older_schema(empty: str,
     await migrate(empty)
     before = contents(look, "pgrun")
     look.execute("drop view pgrun.runs, pgrun.queue_stats, pgrun.worker_status, pgrun.failures, pgrun.usage_by_day")
+    look.execute("drop view pgrun.usage_by_session, pgrun.usage_by_tree")
     look.execute("delete from pgrun.migrations where number = %s", [newest()])
     assert await migrate(empty) == [newest()]
     assert contents(look, "pgrun") == before

@@ -112,6 +112,15 @@ async def test_approving_makes_the_run_due_and_wakes_workers(db: PostgresDb, con
     assert (again.run_id, again.attempt, again.fence) == (claimed.run_id, 1, 2)
 
 
+async def test_who_has_decided_is_kept_and_stays_when_others_say_the_same(db: PostgresDb, conn: Conn) -> None:
+    _, claimed = await paused(db, REFUND, SHIP)
+    approve(conn, claimed.run_id, ", 'call_1', decided_by => 'ada'")
+    approve(conn, claimed.run_id, ", 'call_1', decided_by => 'eve'")
+    approve(conn, claimed.run_id, ", 'call_2'")
+    told = row_of(conn, claimed.run_id)["requirements"]
+    assert [each["decided_by"] for each in told] == ["ada", one(conn, "select session_user::text")]
+
+
 async def test_it_goes_on_only_when_nothing_is_open_any_more(db: PostgresDb, conn: Conn, ear: Ear) -> None:
     hand, claimed = await paused(db, REFUND, SHIP)
     ear.heard()

@@ -57,11 +57,11 @@ async def test_a_foreground_call_returns_the_paused_run_and_what_it_waits_for(db
         assert (asked.kind, asked.name, asked.arguments) == ("confirmation", "refund", {"order": 7})
         assert [(each.name, each.result, each.error) for each in run.tools] == [("refund", None, None)]
         assert run.metrics.total_tokens == 13
-        asked.confirm("fine")
+        asked.confirm("fine", by="ada")
         ended = await agent.acontinue_run(run)
     assert (ended.status, ended.content, ended.attempt) == (RunStatus.completed, "Done.", 1)
     assert ended.active_requirements == []
-    assert [(each.approved, each.note) for each in ended.requirements] == [(True, "fine")]
+    assert [(each.approved, each.note, each.decided_by) for each in ended.requirements] == [(True, "fine", "ada")]
     assert [each.result for each in ended.tools] == ["refunded 7"]
     assert ended.metrics.total_tokens == 26
 

@@ -145,6 +145,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
             "error": "",
             "metrics": "",
             "keeps_call": True,
+            "parks": False,
         },
         {"jobs_pkey", "jobs_running"},
     ),
@@ -361,6 +362,11 @@ def test_pruning_takes_its_order_from_the_index(filled: Conn, case: str, mode: s
             "jobs_session",
         ),
         ("queue_stats", "select * from pgrun.queue_stats", "jobs_finished"),
+        (
+            "usage_by_tree",
+            "select * from pgrun.usage_by_tree where root_run_id = '00000000-0000-7000-8000-00000000dddd'",
+            "jobs_children",
+        ),
         (
             "children",
             "select from pgrun.jobs where parent_run_id = '00000000-0000-7000-8000-00000000dddd' and finished_at is null",

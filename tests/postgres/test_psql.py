@@ -78,7 +78,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "find_strays": {"worker_id": WORKER, "older_than": "5"},
     "find_endings": {"endings": _ENDINGS},
     "finish_runs": {"endings": _ENDINGS},
-    "forget_left_call": {"run_id": RUN, "response_id": "resp_1"},
+    "forget_left_call": {"run_id": RUN, "response_id": "resp_1", "used": '{"total_tokens": 7}'},
     "forget_workers": {},
     "get_answer_so_far": {"run_id": RUN, "after": "7"},
     "get_decisions": {"run_id": RUN},
@@ -126,7 +126,7 @@ SAMPLES: dict[str, dict[str, str]] = {
         **{"worker_id": OTHER, "mode": "daemon", "host": "here", "pid": "7", "version": "1"},
         **{"queues": "{default}", "names": "{}", "concurrency": "5", "lease": "15"},
     },
-    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", **_KEPT},
+    "release_runs": {"run_ids": f"{{{RUN}}}", "fences": "{1}", "delay": "0", "error": "", "parks": "false", **_KEPT},
     "release_unheard": {
         **{"run_id": RUN, "fence": "1", "heard": "0", "metrics": ""},
         **{"number": "1", "kind": "model_call", "name": "gpt-5-mini", "data": "{}", "duration": "0.5"},

@@ -20,6 +20,10 @@ COLUMNS = {
     "waiting_for_people concurrency key_concurrency rate per burst tokens waits_for",
     "worker_status": "worker_id mode host pid version queues concurrency running state started_at heartbeat_at lease_until "
     "blocked_for",
+    "usage_by_day": "day model name runs input_tokens cached_tokens output_tokens reasoning_tokens total_tokens cost_usd",
+    "usage_by_tree": "root_run_id session_id name runs input_tokens cached_tokens output_tokens reasoning_tokens total_tokens "
+    "cost_usd",
+    "usage_by_session": "session_id runs input_tokens cached_tokens output_tokens reasoning_tokens total_tokens cost_usd",
     "failures": "run_id kind name queue session_id attempt finished_at error_type message details",
 }
 NO_LIMITS = dict.fromkeys(("concurrency", "key_concurrency", "rate", "per", "burst", "tokens", "waits_for"))
@@ -159,10 +163,39 @@ async def test_a_failure_shows_its_last_error_in_parts(db: PostgresDb, conn: Con
     assert one(conn, "select count(*) from pgrun.failures") == 0
 
 
-async def test_usage_is_summed_by_day_model_and_agent_with_failed_and_open_runs(db: PostgresDb, conn: Conn) -> None:
-    def used(tokens: int, cost: str) -> str:
-        return f'{{"input_tokens": {tokens}, "output_tokens": 1, "total_tokens": {tokens + 1}, "cost_usd": {cost}}}'
+def used(tokens: int, cost: str) -> str:
+    """Metrics of a run."""
+    return f'{{"input_tokens": {tokens}, "output_tokens": 1, "total_tokens": {tokens + 1}, "cost_usd": {cost}}}'
 
+
+def test_usage_is_summed_over_a_tree_and_over_the_trees_of_a_session(conn: Conn) -> None:
+    def run(number: int, parent: int | None, session: str, metrics: str, kind: str = "agent") -> None:
+        ids = [f"00000000-0000-7000-8000-{each:012d}" if each is not None else None for each in (number, parent)]
+        conn.execute(
+            "insert into pgrun.jobs (run_id, parent_run_id, kind, name, status, session_id, metrics)"
+            " values (%s, %s, %s, 'Agent', 'pending', %s, %s)",
+            [*ids, kind, session, metrics],
+        )
+
+    run(1, None, "ada", used(10, "0.5"))
+    run(2, 1, "s2", used(20, "0.25"))
+    run(3, 2, "s3", used(30, "null"))
+    run(4, None, "ada", used(1, "0.25"))
+    run(5, None, "ada", "{}")
+    run(6, None, "bob", "{}", kind="task")  # has used nothing by itself
+    run(7, 6, "s7", used(2, "null"))
+    run(8, 99, "s8", used(3, "null"))  # its parent was pruned
+    trees = conn.execute("select * from pgrun.usage_by_tree order by root_run_id").fetchall()
+    assert [(str(row["root_run_id"])[-1], row["runs"], row["total_tokens"], row["cost_usd"]) for row in trees] == [
+        *(("1", 3, 63, Decimal("0.75")), ("4", 1, 2, Decimal("0.25")), ("6", 2, 3, None), ("8", 1, 4, None))
+    ]
+    sessions = conn.execute("select * from pgrun.usage_by_session order by session_id").fetchall()
+    assert [(row["session_id"], row["runs"], row["input_tokens"], row["cost_usd"]) for row in sessions] == [
+        *(("ada", 4, 61, Decimal("1.00")), ("bob", 2, 2, None), ("s8", 1, 3, None))
+    ]
+
+
+async def test_usage_is_summed_by_day_model_and_agent_with_failed_and_open_runs(db: PostgresDb, conn: Conn) -> None:
     conn.execute(
         f"""insert into pgrun.jobs (kind, name, status, definition, metrics, started_at, finished_at) values
        ('agent', 'Poet', 'completed', '{{"model": {{"id": "m1"}}}}', '{used(10, "0.5")}', '2026-01-01Z', '2026-01-01 23:00Z'),
@@ -172,13 +205,9 @@ async def test_usage_is_summed_by_day_model_and_agent_with_failed_and_open_runs(
        ('task', 'noop', 'completed', null, '{{}}', '2026-01-01Z', '2026-01-01Z')""".encode()
     )
     conn.execute(
-        "insert into pgrun.jobs (run_id, kind, name, status, metrics, started_at, finished_at)"
-        " values ('00000000-0000-7000-8000-000000000001', 'agent', 'Tools', 'completed', %s, '2026-01-01Z', '2026-01-01Z')",
+        "insert into pgrun.jobs (kind, name, status, metrics, started_at, finished_at) values"
+        """ ('agent', 'Tools', 'completed', %s::jsonb || '{"last_answer": {"model": "m2"}}', '2026-01-01Z', '2026-01-01Z')""",
         [used(7, "0.1")],
-    )
-    conn.execute(
-        "insert into pgrun.steps (run_id, step, kind, name, attempt, data, duration)"
-        " values ('00000000-0000-7000-8000-000000000001', 1, 'model_call', 'm2', 1, '{}', 1)"
     )
     rows = conn.execute("select * from pgrun.usage_by_day order by day, model").fetchall()
     found = [

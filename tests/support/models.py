@@ -6,8 +6,17 @@ from typing import Any
 from pgrun import RunMetrics
 from pgrun.errors import AttemptError
 from pgrun.models.base import ModelRequest, ModelResponse, ToolCall
+from pgrun.run.base import LastAnswer
 
-USAGE = RunMetrics(input_tokens=10, output_tokens=3, total_tokens=13, cached_tokens=4, reasoning_tokens=1)
+USAGE = RunMetrics(
+    input_tokens=10,
+    output_tokens=3,
+    total_tokens=13,
+    cached_tokens=4,
+    reasoning_tokens=1,
+    last_answer=LastAnswer(provider="scripted", model="scripted"),
+)
+"""What an answer of `ScriptedModel` adds to the metrics of its run."""
 
 
 class ScriptedModel:

@@ -214,6 +214,16 @@ async def test_an_answer_that_failed_is_over(provider: ModelServer, code: str, e
     assert caught.value.answer == "none"
 
 
+async def test_what_a_failed_answer_has_used_has_its_price(
+    provider: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgrun.models._openai_model.cost_of", lambda *_: 0.5)
+    provider.script(replace(failed("server_error"), usage=USED))
+    with pytest.raises(ModelUnavailable) as caught:
+        await ask(provider)
+    assert (caught.value.metrics.total_tokens, caught.value.metrics.cost_usd) == (150, 0.5)
+
+
 async def test_what_is_too_old_to_be_streamed_is_looked_at() -> None:
     with ModelServer(replay_window=0) as provider:
         response_id = await begun(provider, reply("Hi", deltas=2, interval=0.3))
@@ -265,12 +275,20 @@ async def test_an_answer_that_somebody_stopped_at_the_provider_is_asked_for_agai
     assert caught.value.answer == "none"
 
 
-async def test_stopping_what_has_ended_or_is_not_there_does_nothing(provider: ModelServer) -> None:
-    response_id = await begun(provider, "Hi")
+async def test_stopping_what_has_ended_or_is_not_there_does_nothing_but_tell_what_it_has_used(
+    provider: ModelServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pgrun.models._openai_model.cost_of", lambda *_: 0.5)
+    response_id = await begun(provider, reply("Hi", usage=USED))
     model = model_at(provider)
-    await model.stop(response_id)
+    used = await model.stop(response_id)
+    assert used is not None
+    assert (used.total_tokens, used.cost_usd) == (150, 0.5)
     assert (await attach(provider, response_id)).text == "Hi"
-    await model.stop("resp_0")
+    assert await model.stop("resp_0") is None
+    unpaid = await model.stop(await begun(provider, hang()))
+    assert unpaid is not None
+    assert (unpaid.total_tokens, unpaid.cost_usd) == (0, None)
     provider.script_lookups(server_error(503))
     with pytest.raises(ModelUnavailable):
         await model.stop(response_id)

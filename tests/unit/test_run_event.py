@@ -91,7 +91,7 @@ def test_what_servers_write_around_json_does_not_disturb(text: str) -> None:
     assert shape_of(OutputSchema.of(City)).partial(text) == ({"name": "Ro"} if "{" in text else None)
 
 
-@pytest.mark.parametrize("kind", ["started", "retried", "released"])
+@pytest.mark.parametrize("kind", ["started", "retried", "released", "parked"])
 def test_what_was_said_before_another_attempt_is_void(kind: str) -> None:
     assert contents(Shape(), said("It "), (kind, {}), said("No")) == ["It ", None, "No"]
 

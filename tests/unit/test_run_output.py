@@ -90,7 +90,7 @@ def test_it_has_the_fields_that_programs_rely_on() -> None:
     ]
     assert [*RunMetrics.model_fields] == [
         *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "cost_usd"),
-        *("duration", "time_to_first_token", "children"),
+        *("duration", "time_to_first_token", "last_answer", "children"),
     ]
 
 

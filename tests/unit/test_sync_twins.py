@@ -70,6 +70,9 @@ class _Handle:
     async def cancel(self, run_id: str) -> bool:
         raise AssertionError("refused before")
 
+    def read(self, row: Mapping[str, Any]) -> RunOutput[Any]:
+        raise AssertionError("refused before")
+
 
 @pytest.fixture
 def holders() -> dict[str, Any]:

@@ -121,6 +121,18 @@ async def test_a_cancelled_response_is_paid_as_far_as_it_came(server: ModelServe
             await client.responses.cancel(server.calls[0].response_id or "")
 
     assert (server.paid, server.paid_tokens.output_tokens) == (1, 30)
+    assert [body["usage"] for body in server.responses.values()] == [None]
+
+
+async def test_a_server_that_counts_what_is_cancelled_says_so() -> None:
+    with ModelServer(counts_cancelled=True) as server:
+        server.script(reply("ab", delay=60, usage=USAGE), hang())
+        async with AsyncOpenAI(base_url=server.base_url, api_key="key") as client:
+            begun, hanging = [await ask(client, background=True) for _ in range(2)]
+            used = (await client.responses.cancel(begun.id)).usage
+            assert used is not None
+            assert used.total_tokens == 101
+            assert (await client.responses.cancel(hanging.id)).usage is None
 
 
 async def test_a_hanging_response_that_is_cancelled_costs_nothing(server: ModelServer, client: AsyncOpenAI) -> None:
