@@ -130,10 +130,11 @@ class Decides(ABC):
         run: RunOutput[Any] | None = None,
         *,
         run_id: str | None = None,
+        session_id: str | None = None,
         requirements: Requirements | None = None,
         output_schema: Any = None,
         background: bool = False,
     ) -> RunOutput[Any]:
         """The same as `acontinue_run`, for code without an event loop."""
-        which: dict[str, Any] = {"run_id": run_id, "requirements": requirements, "output_schema": output_schema}
-        return run_sync(partial(self.acontinue_run, run, **which, background=background))
+        which: dict[str, Any] = {"run_id": run_id, "session_id": session_id, "requirements": requirements}
+        return run_sync(partial(self.acontinue_run, run, **which, output_schema=output_schema, background=background))

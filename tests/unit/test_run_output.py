@@ -75,18 +75,8 @@ class Handle:
 def test_it_has_the_fields_that_programs_rely_on() -> None:
     assert [*RunOutput.model_fields] == [
         *("run_id", "session_id", "agent_name", "status", "content", "content_type", "input", "error", "attempt"),
-        *(
-            "metrics",
-            "tools",
-            "requirements",
-            "messages",
-            "created_at",
-            "started_at",
-            "finished_at",
-            "parent_run_id",
-            "metadata",
-            "progress",
-        ),
+        *("metrics", "tools", "requirements", "messages", "created_at", "started_at", "finished_at", "parent_run_id"),
+        *("metadata", "duplicate", "progress"),
     ]
     assert [*RunMetrics.model_fields] == [
         *("input_tokens", "output_tokens", "total_tokens", "cached_tokens", "reasoning_tokens", "cost_usd"),

@@ -1,7 +1,7 @@
 """The whole public API has a form for code without an event loop: each `a…` method has a twin without the a."""
 
 import inspect
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import pytest
