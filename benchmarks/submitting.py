@@ -43,7 +43,7 @@ async def measure(url: str, runs: int, single: int) -> dict[str, float]:
         return rates
 
 
-async def _lent(task: "Task[[int, str], int]", conn: "psycopg.AsyncConnection[object]", number: int) -> None:
+async def _lent(task: "Task[..., int]", conn: "psycopg.AsyncConnection[object]", number: int) -> None:
     await task.options(conn=conn).asubmit(number)
     await conn.commit()
 
