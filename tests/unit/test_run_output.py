@@ -73,6 +73,7 @@ def test_it_has_the_fields_that_programs_rely_on() -> None:
             "finished_at",
             "parent_run_id",
             "metadata",
+            "duplicate",
         ),
     ]
     assert [*RunMetrics.model_fields] == [
