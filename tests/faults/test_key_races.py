@@ -103,7 +103,7 @@ async def test_a_key_that_is_submitted_while_its_run_ends_gives_that_run_or_a_ne
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 async def test_many_times_a_key_that_is_submitted_while_its_run_ends(db: PostgresDb, dsn: str, conn: Conn) -> None:
     hand = await hire(db, names=["count"])
     outcomes = await anyio.to_thread.run_sync(race, dsn, conn, hand.worker_id, 1500)
