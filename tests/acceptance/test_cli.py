@@ -267,7 +267,8 @@ def test_a_worker_takes_a_retention_or_keeps_runs_for_ever(cli: Cli) -> None:
 
 
 def test_limits_and_pauses_of_a_queue_are_set_and_shown(cli: Cli, conn: Conn) -> None:
-    shown = cli(*"queues set mail --concurrency 10 --key-concurrency none --rate 100 --per 1m --json".split())
+    set_mail = ("queues", "set", "mail", "--concurrency", "10", "--key-concurrency", "none")
+    shown = cli(*set_mail, "--rate", "100", "--per", "1m", "--json")
     limits = ("concurrency", "key_concurrency", "rate", "per", "burst")
     assert [json.loads(shown.stdout)[name] for name in limits] == [10, None, 100, 60, None]
     assert cli("pause", "mail", "--for", "10m").stdout == "mail is paused for 10m\n"
