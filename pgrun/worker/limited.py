@@ -1,7 +1,8 @@
 """The queues of a worker that have limits, or runs that take turns: they are claimed from one by one, beside all the others."""
 
 import logging
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 
 from pgrun.db.records import Claimed, Look
 from pgrun.db.verbs import Verbs
@@ -9,12 +10,15 @@ from pgrun.errors import DatabaseError
 
 _log = logging.getLogger("pgrun.worker")
 
+_OTHERS_EVERY = 0.25  # seconds
+
 
 class Limited:
     """Which queues they are, and whose turn it is.
 
     A look at everything alternates: once these queues come first and the others get the slots that are left, once the other way
-    round, and among these another one begins each time. So no backlog keeps another one waiting.
+    round, and among these another one begins each time. So no backlog keeps another one waiting. A worker without other queues
+    asks now and then only whether that is still so.
 
     Args:
         verbs: The database.
@@ -28,6 +32,7 @@ class Limited:
         self._looked_at: set[str] = set()
         self._turn = 0
         self._is_first = False
+        self._others_at = 0.0
 
     def __contains__(self, queue: object) -> bool:
         return queue in self._apart
@@ -35,11 +40,13 @@ class Limited:
     def note(self, apart: Mapping[str, bool]) -> None:
         """Takes down which queues a look at the others has left alone, and whether anything is pending there."""
         self._apart = apart
+        self._others_at = time.monotonic() + _OTHERS_EVERY
 
-    def begin_round(self) -> bool:
-        """Begins a look at everything; returns whether it is their turn to be looked at before the others, and not only after."""
+    def begin_round(self, queues: Collection[str]) -> bool:
+        """Begins a look at `queues`; returns whether it is the turn of these to be looked at before the others, too."""
         self._looked_at.clear()
-        self._is_first = any(self._apart.values()) and not self._is_first
+        there_are_others = time.monotonic() > self._others_at or not self._apart.keys() >= {*queues}
+        self._is_first = any(self._apart.values()) and not (there_are_others and self._is_first)
         return self._is_first
 
     async def claim(self, worker_id: str, names: Sequence[str], slots: int) -> Look:

@@ -273,7 +273,7 @@ class Worker:
         pause = interval * uniform(0.9, 1.1)
         claimed: list[Claimed] = []
         looks = [self._claim_unlimited, self._claim_limited]
-        for look in [self._claim_limited, *looks] if self._limited.begin_round() else looks:
+        for look in [self._claim_limited, *looks] if self._limited.begin_round(self.queues) else looks:
             if len(claimed) < free:
                 found, next_due, _ = await look(free - len(claimed))
                 claimed += found

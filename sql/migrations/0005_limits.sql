@@ -78,10 +78,14 @@ comment on function pgrun._others_take(uuid, text, text, boolean, boolean) is 'W
 -- A run that is heavier than the tokens there are waits, and whatever comes after it: else light ones would keep it waiting for ever.
 -- One that is heavier than burst starts when the bucket is full, and those behind it wait the longer.
 --
+-- Without sorts, where an index has the order: a plan that was made while there were no keys must do when there are many, and would walk
+-- all of them at each step.
+--
 -- Returns what was claimed, and one row more without a run_id, whose due_at says when it makes sense to look again; null: when somebody
 -- says so, because there is room again, or something new.
 create function pgrun._claim_limited(worker uuid, in_queue text, names text[], slots int, yields boolean)
-returns setof pgrun.jobs language plpgsql set lock_timeout = '100ms' as $$
+returns setof pgrun.jobs language plpgsql
+set lock_timeout = '100ms' set enable_sort = off set enable_incremental_sort = off as $$
 declare
     limits  pgrun.queues;
     meter   pgrun.meters;
@@ -282,8 +286,9 @@ begin
 end $$;
 comment on function pgrun._tell_of_queue() is 'Trigger: tells workers that a queue has other limits, or is paused or resumed.';
 
+-- Not of a pause that somebody has to end.
 create trigger queues_changed after update on pgrun.queues
-    for each row when (old.* is distinct from new.*)
+    for each row when (old.* is distinct from new.* and (new.paused_at is null or new.resume_at is not null))
     execute function pgrun._tell_of_queue();
 
 -- For a person who asks why nothing happens. The first reason that holds, from the run itself over its queue to the workers.

@@ -89,7 +89,7 @@ class Observer:
 async def test_no_limit_is_exceeded_when_a_worker_is_killed(
     db: PostgresDb, dsn: str, conn: Conn, processes: Processes
 ) -> None:
-    observer = await fire(db, dsn, conn, processes, runs=80, workers=2, changes=False)
+    observer = await fire(db, dsn, conn, processes, runs=60, workers=2, changes=False)
     assert observer.most == 5
     assert one(conn, "select max(of_all) from public.seen") <= 5
     assert one(conn, "select max(of_key) from public.seen") <= 2
