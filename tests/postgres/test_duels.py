@@ -16,7 +16,7 @@ from pgrun.db.records import Claimed
 
 T = TypeVar("T")
 
-ROUNDS = pytest.mark.parametrize("rounds", [60, pytest.param(1500, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
+ROUNDS = pytest.mark.parametrize("rounds", [30, pytest.param(1500, marks=[pytest.mark.soak, pytest.mark.timeout(300)])])
 
 LINGER = "select pg_sleep(random() * 0.003)"
 """Before the commit: makes it likely that the transactions overlap in every possible way."""
