@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection, Mapping, Sequence
+from enum import Enum
 
 from pgrun.db.records import Claimed, Look
 from pgrun.db.verbs import Verbs
@@ -10,7 +11,16 @@ from pgrun.errors import DatabaseError
 
 _log = logging.getLogger("pgrun.worker")
 
-_OTHERS_EVERY = 0.25  # seconds
+OTHERS_EVERY = 0.25
+"""Seconds after which a worker whose queues all have limits asks whether that is still so."""
+
+
+class Turn(Enum):
+    """When the queues with limits are looked at, in a look at everything."""
+
+    LAST = "after the others"
+    FIRST = "before the others, and what these have told of after them"
+    ALONE = "there are no others; at most a quarter of a second ago that was so"
 
 
 class Limited:
@@ -40,14 +50,17 @@ class Limited:
     def note(self, apart: Mapping[str, bool]) -> None:
         """Takes down which queues a look at the others has left alone, and whether anything is pending there."""
         self._apart = apart
-        self._others_at = time.monotonic() + _OTHERS_EVERY
+        self._others_at = time.monotonic() + OTHERS_EVERY
 
-    def begin_round(self, queues: Collection[str]) -> bool:
-        """Begins a look at `queues`; returns whether it is the turn of these to be looked at before the others, too."""
+    def begin_round(self, queues: Collection[str]) -> Turn:
+        """Begins a look at `queues`; returns when it is the turn of these."""
         self._looked_at.clear()
         there_are_others = time.monotonic() > self._others_at or not self._apart.keys() >= {*queues}
         self._is_first = any(self._apart.values()) and not (there_are_others and self._is_first)
-        return self._is_first
+        if self._is_first and not there_are_others:
+            self._apart = dict.fromkeys(self._apart, True)  # more may be pending by now, and nobody else is asked
+            return Turn.ALONE
+        return Turn.FIRST if self._is_first else Turn.LAST
 
     async def claim(self, worker_id: str, names: Sequence[str], slots: int) -> Look:
         """Takes up to `slots` runs of all of these queues where anything was pending, each of them once in a round."""

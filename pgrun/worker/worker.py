@@ -28,7 +28,7 @@ from pgrun.worker.cursor import Cursor
 from pgrun.worker.expiry import Expiry
 from pgrun.worker.heartbeat import Heartbeat
 from pgrun.worker.left_calls import LEFT, LeftCalls
-from pgrun.worker.limited import Limited
+from pgrun.worker.limited import OTHERS_EVERY, Limited, Turn
 from pgrun.worker.maintenance import Maintenance
 from pgrun.worker.pace import Pace
 from pgrun.worker.progress import ProgressNotes
@@ -272,8 +272,12 @@ class Worker:
         interval = settings.poll_interval if self._listening else settings.poll_interval_without_listen
         pause = interval * uniform(0.9, 1.1)
         claimed: list[Claimed] = []
-        looks = [self._claim_unlimited, self._claim_limited]
-        for look in [self._claim_limited, *looks] if self._limited.begin_round(self.queues) else looks:
+        turn, looks = self._limited.begin_round(self.queues), [self._claim_unlimited, self._claim_limited]
+        if turn is Turn.ALONE:
+            looks, pause = [self._claim_limited], min(pause, OTHERS_EVERY)
+        elif turn is Turn.FIRST:
+            looks = [self._claim_limited, *looks]
+        for look in looks:
             if len(claimed) < free:
                 found, next_due, _ = await look(free - len(claimed))
                 claimed += found
