@@ -22,12 +22,12 @@ WORKER = ("--import", "support.journey_task")
 async def test_a_killed_workers_steps_are_not_taken_again(
     db: PostgresDb, conn: Conn, processes: Processes, tmp_path: Path
 ) -> None:
-    first = processes.worker(*WORKER, lease=1)
+    first = processes.worker(*WORKER, lease=2)
     await first.ready()
     run = await declare(db).asubmit(str(tmp_path / "notes"))
     await until(lambda: one(conn, "select count(*) from pgrun.steps") == 1)
     first.kill()
-    processes.worker(*WORKER, lease=1)
+    processes.worker(*WORKER, lease=2)
     assert await run.aresult(timeout=20) == ["one", "two"]
     assert one(conn, "select array_agg(name order by step) from pgrun.steps") == ["note", "sleep", "note#2", "read"]
     assert one(conn, "select array_agg(outcome) from pgrun.attempts") == ["lost"]

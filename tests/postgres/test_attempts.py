@@ -135,7 +135,7 @@ async def test_an_attempt_that_takes_too_long_is_stopped_and_repeated(
             go.wait(10)  # nothing can stop a thread: it is left to itself
         return "done"
 
-    limited = db.task(name="wait", timeout=0.05, retry=SOON)
+    limited = db.task(name="wait", timeout=0.3, retry=SOON)
     task = limited(wait) if is_async else limited(wait_here)
     async with Worker(db):
         run = await task.asubmit()

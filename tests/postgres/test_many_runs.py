@@ -117,7 +117,7 @@ async def test_as_completed_gives_up_in_time_and_says_who_is_late(db: PostgresDb
     runs = await buy.asubmit_many({"number": number} for number in range(2))
     claimed = await taken(db, runs)
     await complete(db, claimed[1])
-    outputs = aiter(db.as_completed(runs, timeout=0.05))
+    outputs = aiter(db.as_completed(runs, timeout=0.5))
     assert (await anext(outputs)).content == Receipt(1)
     with pytest.raises(WaitTimeout, match=runs[0].run_id):
         await anext(outputs)

@@ -54,7 +54,7 @@ async def test_a_function_in_a_process_gives_its_result_and_its_errors(db: Postg
 @pytest.mark.parametrize("end", ["timeout", "cancel"])
 async def test_a_process_is_killed_when_its_run_is_to_stop(db: PostgresDb, tmp_path: Path, end: str) -> None:
     mark = tmp_path / "mark"
-    hang = db.task(processes=True, max_attempts=1, timeout=0.5 if end == "timeout" else None)(computing.hang)
+    hang = db.task(processes=True, max_attempts=1, timeout=1.5 if end == "timeout" else None)(computing.hang)
     square = db.task(processes=True)(computing.square)
     async with Worker(db):
         await (await square.asubmit(7)).aresult(timeout=15)  # a process that is there already begins at once
@@ -149,7 +149,7 @@ async def test_what_middleware_makes_of_a_result_has_to_fit_too(db: PostgresDb) 
 
 async def test_a_plain_function_that_outlasts_many_leases_stays_with_its_worker(conn: Conn, dsn: str) -> None:
     """Its worker beats meanwhile, and others that look after lost runs find none."""
-    db = PostgresDb(dsn, worker="external", settings=replace(FAST, lease=0.5))
+    db = PostgresDb(dsn, worker="external", settings=replace(FAST, lease=1.0))
     go = threading.Event()
 
     @db.task
@@ -160,7 +160,7 @@ async def test_a_plain_function_that_outlasts_many_leases_stays_with_its_worker(
     async with db, Worker(db), Worker(db, queues=["other"]):
         run = await compute.asubmit()
         started = await until(lambda: row_of(conn, run.run_id)["started_at"])
-        lasted = "select count(*) from pgrun.workers where lease_until > %s + 2.5 * lease"
+        lasted = "select count(*) from pgrun.workers where lease_until > %s + 2.2 * lease"
         await until(lambda: one(conn, lasted, started) == 2, within=15)
         go.set()
         assert await run.aresult(timeout=10) == "computed"
