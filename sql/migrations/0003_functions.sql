@@ -21,8 +21,8 @@ comment on function pgrun._ends_at(pgrun.jobs) is 'When a run that nobody execut
 
 -- Inserts runs that have everything but their ids, keys and inputs in common: one object, with the names of the columns; moments may
 -- be given in seconds: delay from now, expires and deadline from when it is due. Those that are there already, or whose key is
--- held, are left out. In the order of their keys, so that two statements never wait for each other in a circle; of a session, which
--- one of them has locked, in the order of their ids.
+-- held, are left out. In the order of their keys, so that two statements do not wait for each other in a circle; of a session, which
+-- one of them has locked, in the order of their ids (where that meets another order, _submit begins again).
 create function pgrun._insert_runs(common jsonb, run_ids uuid[], keys text[], inputs jsonb[]) returns setof uuid language sql as $$
     insert into pgrun.jobs (run_id, kind, name, queue, session_id, session_table, multitask, parent_run_id, priority, due_at, expires_at,
                             deadline_at, timeout, max_attempts, input, definition, output_schema, content_type, metadata, tags, streams,
@@ -149,6 +149,7 @@ begin
                 wanted := pgrun._without(wanted, runs);
             exception
                 when unique_violation then null;  -- somebody was faster: it is found in the next round
+                when deadlock_detected then null;  -- of a session and of none, they wait for each other's keys in two orders
                 when sqlstate 'PGR03' then  -- the session may be busy with the very run that holds the key
                     if not exists (select from pgrun.jobs j
                                     where j.name = named and j.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(j)) then

@@ -49,7 +49,7 @@ async def test_at_no_instant_there_run_more_than_may(db: PostgresDb, conn: Conn,
             for run in claimed:
                 match chance.randrange(4):
                     case 0:
-                        kept = {"error": "", "metrics": "", "keeps_call": True}
+                        kept = {"error": "", "metrics": "", "keeps_call": True, "parks": False}
                         ids = {"run_ids": [run["run_id"]], "fences": [run["fence"]]}
                         perform(own, "release_runs", **ids, delay=0, **kept)
                     case 1:
