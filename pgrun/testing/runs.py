@@ -66,7 +66,7 @@ def inline(db: PostgresDb) -> Iterator[None]:
         db: Through which the program submits. It executes nothing by itself meanwhile.
     """
     mode, db.worker = db.worker, "external"
-    names = [name for name in ("submit", "submit_call", "submit_calls", "place") if hasattr(db, name)]
+    names = ("submit", "submit_call", "submit_calls", "place")
     for name in names:
         setattr(db, name, _and_drain(db, getattr(db, name)))
     try:
