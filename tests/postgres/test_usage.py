@@ -143,6 +143,7 @@ async def test_what_a_stopped_answer_has_used_is_counted_whoever_cancels(
         await agent.acancel_run(by_owner.run_id)
         with pytest.raises(RunCancelled):
             await by_owner.aresult(timeout=10)
+        await until(lambda: one(conn, "select count(*) from pgrun.left_calls") == 0)
     async with Worker(db):
         abandoned = await agent.arun("nobody", background=True)
         await until_noted(conn, abandoned.run_id)
