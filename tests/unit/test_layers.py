@@ -21,8 +21,10 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("run.base", "run.event", "run.requirement", "models.base", "retry"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
     **dict.fromkeys(
-        ("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task", "_stopping")
-        + ("tools", "media"),
+        (
+            *("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task"),
+            *("_stopping", "tools", "media"),
+        ),
         3,
     ),
     "worker": 4,
