@@ -20,6 +20,7 @@ from pgrun.worker.progress import ProgressNotes
 
 T = TypeVar("T")
 
+_LOOK = 0.1  # seconds between looks of a sleeping thread whether it is to stop
 _SHORT = 5.0  # seconds; to sleep longer a run gives its slot back, which costs it a claim
 
 
@@ -59,7 +60,7 @@ class _StoredHost(TaskHost):
 
     def sleep_here(self, seconds: float) -> None:
         # Asleep is raised here and not in the loop, which would take it for the end of everything.
-        _in_loop(anyio.sleep, _unless_long(_in_loop(self._fall_asleep, seconds)))
+        _sleep_unless_stopped(_unless_long(_in_loop(self._fall_asleep, seconds)))
 
     def note(self, progress: dict[str, Any]) -> None:
         if "message" in progress:
@@ -86,6 +87,14 @@ def _unless_long(remaining: float) -> float:
     if remaining > _SHORT:
         raise Asleep(remaining)
     return remaining
+
+
+def _sleep_unless_stopped(seconds: float) -> None:
+    """Sleeps in a task's thread, which looks for itself whether it is to stop: nobody can wake it."""
+    ends_at = time.monotonic() + seconds
+    while (left := ends_at - time.monotonic()) > 0:
+        anyio.from_thread.check_cancelled()
+        time.sleep(min(left, _LOOK))
 
 
 def _in_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
