@@ -1,6 +1,5 @@
 """What a task may ask of its run, with the database behind it: steps and sleeps in its journal, with the attempt's fence."""
 
-import concurrent.futures
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -98,9 +97,10 @@ def _sleep_unless_stopped(seconds: float) -> None:
 
 
 def _in_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-    """Calls it from a task's thread; a task that is to stop meets the exception for that."""
-    try:
-        return anyio.from_thread.run(function, *args)
-    except concurrent.futures.CancelledError:
-        anyio.from_thread.check_cancelled()
-        raise
+    """Calls it from a task's thread; what it records is recorded, also if the task is to stop."""
+
+    async def shielded() -> T:
+        with anyio.CancelScope(shield=True):
+            return await function(*args)
+
+    return anyio.from_thread.run(shielded)
