@@ -1,6 +1,5 @@
 """What a task may ask of its run, with the database behind it: steps and sleeps in its journal, with the attempt's fence."""
 
-import concurrent.futures
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
@@ -20,6 +19,7 @@ from pgrun.worker.progress import ProgressNotes
 
 T = TypeVar("T")
 
+_LOOK = 0.1  # seconds between looks of a sleeping thread whether it is to stop
 _SHORT = 5.0  # seconds; to sleep longer a run gives its slot back, which costs it a claim
 
 
@@ -59,7 +59,7 @@ class _StoredHost(TaskHost):
 
     def sleep_here(self, seconds: float) -> None:
         # Asleep is raised here and not in the loop, which would take it for the end of everything.
-        _in_loop(anyio.sleep, _unless_long(_in_loop(self._fall_asleep, seconds)))
+        _sleep_unless_stopped(_unless_long(_in_loop(self._fall_asleep, seconds)))
 
     def note(self, progress: dict[str, Any]) -> None:
         if "message" in progress:
@@ -88,10 +88,19 @@ def _unless_long(remaining: float) -> float:
     return remaining
 
 
-def _in_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
-    """Calls it from a task's thread; a task that is to stop meets the exception for that."""
-    try:
-        return anyio.from_thread.run(function, *args)
-    except concurrent.futures.CancelledError:
+def _sleep_unless_stopped(seconds: float) -> None:
+    """Sleeps in a task's thread, which looks for itself whether it is to stop: nobody can wake it."""
+    ends_at = time.monotonic() + seconds
+    while (left := ends_at - time.monotonic()) > 0:
         anyio.from_thread.check_cancelled()
-        raise
+        time.sleep(min(left, _LOOK))
+
+
+def _in_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
+    """Calls it from a task's thread; what it records is recorded, also if the task is to stop."""
+
+    async def shielded() -> T:
+        with anyio.CancelScope(shield=True):
+            return await function(*args)
+
+    return anyio.from_thread.run(shielded)

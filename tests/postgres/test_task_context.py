@@ -411,19 +411,29 @@ async def test_a_plain_function_learns_that_it_is_cancelled(
     assert calls == ["False", "True"]
 
 
-async def test_a_cancel_meets_a_run_that_sleeps_in_its_thread(db: PostgresDb, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_early", [True, False])
+async def test_a_cancel_meets_a_run_that_sleeps_in_its_thread(
+    db: PostgresDb, conn: Conn, heard: Heard, monkeypatch: pytest.MonkeyPatch, *, is_early: bool
+) -> None:
+    """Also one that came just before it fell asleep."""
     monkeypatch.setattr(task_run, "_SHORT", 60.0)
-    started = threading.Event()
+    started, go = threading.Event(), threading.Event()
 
     @db.task(retry=SOON)
     def work(ctx: SyncTaskContext) -> None:
         started.set()
+        go.wait(10)
         ctx.sleep(30)
 
     async with Worker(db):
         run = await work.asubmit()
         await until(started.is_set)
+        if not is_early:
+            go.set()
+            await until(lambda: steps(conn, run.run_id))
         assert await run.acancel()
+        await until_heard(heard, "cancelling", run_id=run.run_id)
+        go.set()
         with pytest.raises(RunCancelled):
             await run.aresult(timeout=10)
 
