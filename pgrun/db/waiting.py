@@ -23,6 +23,9 @@ from pgrun.settings import Settings
 _log = logging.getLogger("pgrun.db")
 
 _LOOK_AT_ONCE = 1000  # runs per statement
+_EXPIRE_POLLS = (
+    6  # so many times as seldom as they look for results, callers end what has expired: workers do it in time
+)
 _REMEMBERED = 5000  # ends
 
 
@@ -108,9 +111,9 @@ class Waiting:
             if anyio.current_time() >= poll_at:
                 polled_at = anyio.current_time()
                 run_ids = [*self._waiters]
-                await self._expire()
             for start in range(0, len(run_ids), _LOOK_AT_ONCE):
                 await self._look_at(run_ids[start : start + _LOOK_AT_ONCE])
+            await self._expire()
 
     def on_wake(self, queue: str) -> None:
         """Waiters do not care for new work."""
@@ -174,11 +177,14 @@ class Waiting:
                 waiter.settle(run_id, row)
 
     async def _expire(self) -> None:
-        """Ends runs whose time is up: workers do that, but where there is none, callers must not wait for ever."""
-        if not self._waiters or time.monotonic() < self._expired_at + self._settings.poll_interval / 2:
+        """Ends runs whose time is up: workers do that, but where there is none, callers must not wait for ever.
+
+        Those that it ends are looked at when they are heard of, or with the next poll.
+        """
+        if not self._waiters or time.monotonic() < self._expired_at + _EXPIRE_POLLS * self._settings.poll_interval:
             return
         self._expired_at = time.monotonic()
-        with suppress(PgrunError):  # the look that follows says so
+        with suppress(PgrunError):  # the next look says so
             await self._runtime.fetch_tuples("expire_runs", {})
 
     def _forget(self, waiter: "_Waiter", run_ids: Sequence[str]) -> None:

@@ -99,8 +99,11 @@ def _sleep_unless_stopped(seconds: float) -> None:
 def _in_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Calls it from a task's thread; what it records is recorded, also if the task is to stop."""
 
-    async def shielded() -> T:
-        with anyio.CancelScope(shield=True):
-            return await function(*args)
+    found: list[T] = []
 
-    return anyio.from_thread.run(shielded)
+    async def shielded() -> None:
+        with anyio.CancelScope(shield=True):
+            found.append(await function(*args))
+
+    anyio.from_thread.run(shielded)
+    return found[0]

@@ -111,6 +111,7 @@ class Worker:
         self._left_calls = LeftCalls(self._verbs)
         self._limited = Limited(self._verbs, yields=self._yields)
         self._schedules = Schedules(self._verbs, self.db.settings)
+        self._expiry = Expiry(self._verbs, self.db.settings)
         self._woken = anyio.Event()
         self._woken_for: set[str] = set()
         self._look_at = 0.0
@@ -136,7 +137,7 @@ class Worker:
             stack.push_async_exit(self._drain_unless_failed)
             self._tasks.start_soon(self._claim_forever, name="pgrun claims")
             self._tasks.start_soon(self._maintain_forever, name="pgrun maintenance")
-            self._tasks.start_soon(Expiry(self._verbs, self.db.settings).look_forever, name="pgrun expiry")
+            self._tasks.start_soon(self._expiry.look_forever, name="pgrun expiry")
             self._tasks.start_soon(self._notes.write_forever, name="pgrun progress")
             # Beside maintenance and not within: a rescue must not wait until something is pruned.
             self._tasks.start_soon(Retention(self._verbs, self.db.settings).look_forever, name="pgrun retention")
@@ -185,6 +186,7 @@ class Worker:
         """Called in the listener's thread; only a look at everything tells when that will be."""
         if queue == CHANGED:
             self._connected.runtime.call_soon(self._schedules.wake)
+            self._connected.runtime.call_soon(self._expiry.wake)
         elif queue in self.queues and _EVERYTHING not in self._woken_for:
             self._connected.runtime.call_soon(self._wake)
 
@@ -208,6 +210,7 @@ class Worker:
         self._listening = listening
         self._connected.runtime.call_soon(self._wake)
         self._connected.runtime.call_soon(self._schedules.set_listening, listening)
+        self._connected.runtime.call_soon(self._expiry.wake)
 
     def _wake(self, queue: str = _EVERYTHING) -> None:
         self._woken_for.add(queue)

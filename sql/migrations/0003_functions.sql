@@ -167,6 +167,9 @@ begin
         perform pg_notify(case when (common ->> 'due_at')::timestamptz > now() or (common ->> 'delay')::float8 > 0
                                then 'pgrun_soon' else 'pgrun_wake' end, coalesce(common ->> 'queue', 'default'));
     end if;
+    if coalesce(common ->> 'expires', common ->> 'expires_at', common ->> 'deadline', common ->> 'deadline_at') is not null then
+        perform pg_notify('pgrun_soon', '');  -- workers end what nobody executes, and look when the next one is
+    end if;
     return query
         select g.place, coalesce((runs ->> g.key)::uuid, g.id), made ? g.id::text
           from rows from (unnest(run_ids), unnest(keys)) with ordinality as g (id, key, place);
@@ -325,7 +328,7 @@ begin
         raise exception 'no run % exists', retry.run_id using errcode = 'PGR01';
     elsif job.status not in ('pending', 'error', 'cancelled') then
         raise exception 'run % is %: only pending, error and cancelled runs can be retried', retry.run_id, job.status
-            using errcode = 'PGR02', hint = case job.status when 'paused' then 'It waits for a person: pgrun.approve(run_id).'
+            using errcode = 'PGR02', hint = case job.status when 'paused' then 'A person has to decide: pgrun.approve(run_id).'
                                                             when 'running' then 'To stop it: pgrun.cancel(run_id).'
                                                             else 'To ask again, submit it again: pgrun.submit(name, input).' end;
     end if;

@@ -303,7 +303,7 @@ declare
 begin
     select * into job from pgrun.jobs j where j.run_id = why.run_id;
     if job.status = 'paused' then
-        return 'It waits for a person: pgrun.approve(run_id).';
+        return 'A person has to decide: pgrun.approve(run_id).';
     elsif job.status is distinct from 'pending' then
         return null;
     elsif job.held = 'session' then

@@ -80,7 +80,7 @@ async def test_calls_and_waiters_recover_when_connections_are_refused_for_a_whil
 async def test_a_database_that_stays_away_is_reported_after_the_reconnect_timeout(
     proxy: Proxy, models: ModelServer
 ) -> None:
-    settings = replace(FAST, reconnect_timeout=0.3)
+    settings = replace(FAST, reconnect_timeout=0.3, statement_timeout=3.0)
     async with PostgresDb(proxy.conninfo, worker="external", settings=settings) as db:
         agent = answering_agent(db, models)
         run = await agent.arun("never executed", background=True)

@@ -47,7 +47,7 @@ async def test_a_run_waits_for_a_person_or_for_what_it_has_started(db: PostgresD
     assert why(conn, run_id) == "It waits for runs that it has started: 1."
     await hand.complete(await hand.claim_one())
     await hand.verbs.pause(await hand.claim_one(), [], holds_session=False, metrics=None, tools=None)
-    assert why(conn, run_id) == "It waits for a person: pgrun.approve(run_id)."
+    assert why(conn, run_id) == "A person has to decide: pgrun.approve(run_id)."
 
 
 @pytest.mark.parametrize(
