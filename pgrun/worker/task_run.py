@@ -98,7 +98,6 @@ def _sleep_unless_stopped(seconds: float) -> None:
 
 def _in_loop(function: Callable[..., Coroutine[Any, Any, T]], *args: Any) -> T:
     """Calls it from a task's thread; what it records is recorded, also if the task is to stop."""
-
     found: list[T] = []
 
     async def shielded() -> None:

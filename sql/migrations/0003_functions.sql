@@ -328,7 +328,7 @@ begin
         raise exception 'no run % exists', retry.run_id using errcode = 'PGR01';
     elsif job.status not in ('pending', 'error', 'cancelled') then
         raise exception 'run % is %: only pending, error and cancelled runs can be retried', retry.run_id, job.status
-            using errcode = 'PGR02', hint = case job.status when 'paused' then 'A person has to decide: pgrun.approve(run_id).'
+            using errcode = 'PGR02', hint = case job.status when 'paused' then 'It waits for a person: pgrun.approve(run_id).'
                                                             when 'running' then 'To stop it: pgrun.cancel(run_id).'
                                                             else 'To ask again, submit it again: pgrun.submit(name, input).' end;
     end if;
