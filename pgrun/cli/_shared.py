@@ -1,5 +1,6 @@
 """What all commands share: where the database is, how a command runs, and how its errors reach the terminal."""
 
+import gc
 import logging
 import os
 import sys
@@ -28,6 +29,7 @@ def open_db(database_url: str | None, schema: str, **options: Any) -> Any:
     from pgrun.db._address import url_from_environment
     from pgrun.db.postgres import PostgresDb
 
+    gc.enable()  # see main
     url = database_url or url_from_environment("PGRUN_DATABASE_URL", "DATABASE_URL")
     return PostgresDb(url, schema=schema, worker="external", **{"create_schema": False, **options})
 

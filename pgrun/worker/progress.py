@@ -43,6 +43,8 @@ class ProgressNotes:
         self._call_soon = call_soon
         self._open = set[Key]()
         self._said: Notes = {}
+        self._taken: Collection[Key] = ()
+        self._written = anyio.Event()
         self._arrived = anyio.Event()
         self._is_waiting = False
 
@@ -61,6 +63,9 @@ class ProgressNotes:
     async def settle(self, claimed: Claimed) -> None:
         """Writes what a run has said last, before its attempt ends; not for long if that cannot be done."""
         key = (claimed.run_id, claimed.fence)
+        with anyio.move_on_after(_PATIENCE, shield=True):
+            if key in self._taken:  # it is being written just now, and would come too late once the run has ended
+                await self._written.wait()
         self._open.discard(key)
         if said := self._said.pop(key, None):
             with anyio.move_on_after(_PATIENCE, shield=True):
@@ -78,9 +83,12 @@ class ProgressNotes:
                 await self._arrived.wait()
             self._is_waiting = False
             taken = {key: self._said.pop(key) for key in [*self._said][:_RUNS]}
+            self._taken, self._written = taken.keys(), anyio.Event()
             for key in await self._write(taken):
                 if key in self._open:
                     self._said.setdefault(key, taken[key])
+            self._taken = ()
+            self._written.set()
             await anyio.sleep(_EVERY)
 
     async def _write(self, progress: Notes) -> Collection[Key]:
