@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 
 # Files go to PROCESSES processes, which share one server and wait for it much of the time;
 # make test PROCESSES=1 TESTS=tests/unit runs a part, in one process.
-PROCESSES ?= 4
+PROCESSES ?= 3
 TESTS ?= tests
 
 test: lint

@@ -324,13 +324,14 @@ async def test_a_model_that_knows_no_background_mode_costs_no_note(
 
 @pytest.mark.slow
 @pytest.mark.timeout(90)
+@pytest.mark.parametrize("turns", [33, pytest.param(99, marks=pytest.mark.soak)])
 async def test_a_long_run_writes_what_is_new_and_goes_on_from_its_last_step(
-    own_server: EmbeddedPostgres, own_dsn: str, provider: ModelServer
+    own_server: EmbeddedPostgres, own_dsn: str, provider: ModelServer, turns: int
 ) -> None:
-    """A hundred turns with a history of 200 kB; on a server where nobody else writes."""
+    """Up to a hundred turns with a history of 200 kB; on a server where nobody else writes."""
     async with PostgresDb(own_dsn, worker="external", settings=FAST) as db:
         with psycopg.connect(own_dsn, autocommit=True, row_factory=psycopg.rows.dict_row) as conn:
-            await _take_a_hundred_turns(db, conn, provider)
+            await _take_turns(db, conn, provider, turns)
 
 
 @pytest.mark.soak
@@ -340,21 +341,20 @@ async def test_the_same_where_an_answer_is_lost_with_its_worker(
 ) -> None:
     async with PostgresDb(own_dsn, worker="external", settings=FAST) as db:
         with psycopg.connect(own_dsn, autocommit=True, row_factory=psycopg.rows.dict_row) as conn:
-            await _take_a_hundred_turns(db, conn, models, is_lost=True)
+            await _take_turns(db, conn, models, 99, is_lost=True)
 
 
-async def _take_a_hundred_turns(db: PostgresDb, conn: Conn, provider: ModelServer, *, is_lost: bool = False) -> None:
+async def _take_turns(db: PostgresDb, conn: Conn, provider: ModelServer, turns: int, *, is_lost: bool = False) -> None:
     @tool(repeat="pure")
     async def look(number: int) -> str:
         """Looks."""
         return "x" * 1000
 
-    turns = 99
     written: list[int] = []
 
     def answer(body: dict[str, Any]) -> Answer:
         made = sum(item.get("type") == "function_call" for item in body["input"])
-        if made % 33 == 0:
+        if made % (turns // 3) == 0:
             written.append(one(conn, "select (pg_current_wal_insert_lsn() - '0/0')::bigint"))
         return reply(calls=[tool_call("look", {"number": made})], usage=USED) if made < turns else hang()
 
