@@ -86,7 +86,7 @@ def test_whatever_a_plain_run_is_stored_with_a_run_under_terms_is_too() -> None:
     of_each = {"run_id", "input", "metadata", "terms", "chosen_id"}
     assert {*NewRun._fields} - of_each == {*_COLUMNS}
     plain = (sql_dir() / "queries" / "submit_run.sql").read_text(encoding="utf-8")
-    functions = (sql_dir() / "migrations" / "0003_functions.sql").read_text(encoding="utf-8")
+    functions = (sql_dir() / "migrations" / "0006_submit.sql").read_text(encoding="utf-8")
     assert columns(plain) <= columns(functions[functions.index("create function pgrun._insert_runs") :])
 
 

@@ -1,10 +1,32 @@
--- Limits of queues, and turns of keys: how many of a queue run at once on all workers together, how fast they start, and that a
+-- Pauses and limits of queues, and turns of keys: how many of a queue run at once on all workers together, how fast they start, and that a
 -- key with many runs keeps no other waiting. A claim from such a queue locks the queue's row (claim_limited.sql), so that claims come one
 -- after the other; what runs is counted in jobs by a statement that begins when the lock is had, so that it sees the claims before it.
 -- No counter can be wrong, because there is none: a run counts from its claim until it is finished, retried, released,
 -- parked, paused or rescued, whatever happened to its worker.
 --
 -- Lock order: the queue's row, its meter, then rows of jobs, of which locked ones are skipped.
+
+create function pgrun.pause_queue(queue text, resume_at timestamptz default null) returns void language sql as $$
+    insert into pgrun.queues as q (queue, paused_at, resume_at) values (pause_queue.queue, now(), pause_queue.resume_at)
+    on conflict (queue) do update set paused_at = coalesce(q.paused_at, now()), resume_at = excluded.resume_at
+$$;
+comment on function pgrun.pause_queue(text, timestamptz) is
+    'Workers claim nothing more from this queue until it is resumed, or resume_at has passed. What runs goes on.';
+
+create function pgrun.resume_queue(queue text) returns void language sql as $$
+    update pgrun.queues q set paused_at = null, resume_at = null where q.queue = resume_queue.queue;
+    select pg_notify('pgrun_soon', resume_queue.queue);  -- there may also be what is due later
+$$;
+comment on function pgrun.resume_queue(text) is 'Ends a pause and wakes the workers of the queue.';
+
+create function pgrun._tokens(rate float8, per interval, burst float8, tokens float8, read_at timestamptz, at timestamptz)
+returns float8 language sql immutable as $$
+    select case when rate is not null then
+        least(coalesce(burst, greatest(rate, 1)),
+              tokens + greatest(extract(epoch from at - read_at)::float8, 0) * rate / extract(epoch from per)::float8) end
+$$;
+comment on function pgrun._tokens(float8, interval, float8, float8, timestamptz, timestamptz) is
+    'The weight of runs that a rate lets start at a moment, when it was tokens at read_at, null: burst. Null without a rate.';
 
 -- What claim_runs.sql leaves to claim_limited.sql. Whether anything is pending there spares a worker of many such queues most looks.
 create function pgrun._apart(queues text[]) returns jsonb language plpgsql stable as $$
