@@ -49,7 +49,7 @@ comment on function pgrun._insert_runs(jsonb, uuid[], text[], jsonb[]) is
 
 -- Gives runs that hold one of these keys and have not been started a newer input (wanted: key → [id of the submission, input]), and
 -- everything else that was said with it; their id, session and age stay. The lock makes a worker that takes one of them come before or after.
-create function pgrun._resubmit(common jsonb, wanted jsonb) returns void language sql as $$
+create function pgrun._resubmit(common jsonb, wanted jsonb, sessions text[]) returns void language sql as $$
     update pgrun.jobs j
        set input = wanted -> j.key -> 1, resubmitted_as = (wanted -> j.key ->> 0)::uuid,
            queue = coalesce(c.queue, 'default'), priority = coalesce(c.priority, 0), due_at = m.due_at,
@@ -70,11 +70,24 @@ create function pgrun._resubmit(common jsonb, wanted jsonb) returns void languag
              from pgrun.jobs h
             where h.name = c.name and h.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(h)
               and h.status = 'pending' and h.started_at is null
+              and (h.session_id is null or h.session_id = any (sessions))
             order by h.key for update of h) as m
      where j.run_id = m.run_id
 $$;
-comment on function pgrun._resubmit(jsonb, jsonb) is
-    'Replaces the input and the options of runs that hold a key and have not been started yet.';
+comment on function pgrun._resubmit(jsonb, jsonb, text[]) is
+    'Replaces the input and the options of runs that hold a key and have not been started yet, of these sessions and of none.';
+
+-- A period that is over holds its key until somebody wants it again.
+create function pgrun._free_keys(name text, wanted jsonb, sessions text[]) returns void language sql as $$
+    update pgrun.jobs j
+       set key_scope = null, key_until = null
+      from (select h.run_id from pgrun.jobs h
+             where h.name = _free_keys.name and h.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(h)
+               and h.key_scope = 'period' and h.key_until <= now() and (h.session_id is null or h.session_id = any (sessions))
+             order by h.key for update) as over
+     where j.run_id = over.run_id
+$$;
+comment on function pgrun._free_keys(text, jsonb, text[]) is 'Frees keys whose period is over, of runs of these sessions and of none.';
 
 create function pgrun._without(those jsonb, others jsonb) returns jsonb language sql immutable as $$
     select coalesce(jsonb_object_agg(key, value), '{}') from jsonb_each(those) where not others ? key
@@ -83,83 +96,89 @@ comment on function pgrun._without(jsonb, jsonb) is 'The members of an object wh
 
 -- Submits runs that differ in id, key and input only, with a key each or without any, and says for each of them which run it is now:
 -- itself, or the one that holds its key. Who holds it is asked first, but the unique index jobs_key decides: whoever inserts the same
--- key waits there for the other to commit. What is found then may have ended meanwhile, so this goes round until each key has a run.
+-- key waits there for the other to commit. What is found then may have ended meanwhile; so this goes round until each key has a run,
+-- and a round that meets something else than it had seen is rolled back whole, with its locks.
 --
 -- Of one key that is given twice the first place makes the run, and with a mode other than keep the last one says its input.
--- Triggers of a session have done their part (a number is used, others are cancelled) when a key turns out to be held; so all of it
+-- Triggers of a session have done their part (a number is used, others are cancelled) when a key turns out to be held; all of that
 -- is rolled back then. Repeated after a lost answer it finds its own runs by their ids, also those that it has resubmitted.
+--
+-- Sessions are locked before rows of their runs, as everywhere: a run that holds a key may be of any session, so those are looked
+-- up first, and a run that came meanwhile is not changed in this round.
 --
 -- wakes: someone's own transaction may commit long after its insert, when the worker that had been awake sleeps; so workers
 -- are told in any case.
 create function pgrun._submit(common jsonb, run_ids uuid[], keys text[], inputs jsonb)
 returns table (place bigint, submitted uuid, is_new boolean) language plpgsql as $$
 declare
-    named  text  := common ->> 'name';
-    mode   text  := coalesce(common ->> 'on_duplicate', 'keep');
-    wanted jsonb;          -- key → [id, input] of what has no run yet
-    runs   jsonb := '{}';  -- key → id of its run
-    made   jsonb := '{}';  -- ids of those that were inserted here
-    added  jsonb;          -- of this round
-    ours   jsonb;          -- id → key of what has no run yet
+    named    text    := common ->> 'name';
+    mode     text    := coalesce(common ->> 'on_duplicate', 'keep');
+    given    jsonb;           -- key → [id, input] of all
+    wanted   jsonb;           -- of what has no run yet
+    runs     jsonb   := '{}'; -- key → id of its run
+    made     jsonb   := '{}'; -- ids of those that were inserted here
+    ours     jsonb;           -- id → key of what has no run yet
+    sessions text[];          -- which are locked
 begin
     if cardinality(keys) = 0 then
         select coalesce(jsonb_object_agg(id, true), '{}') into made
           from pgrun._insert_runs(common, run_ids, '{}', array(select jsonb_array_elements(inputs))) as id;
     else
-        select jsonb_object_agg(k.key, jsonb_build_array(k.ids[1], k.datas[case mode when 'keep' then 1 else cardinality(k.datas) end]))
-          into wanted
+        select jsonb_object_agg(k.key, jsonb_build_array(k.ids[1], k.datas[case mode when 'keep' then 1 else cardinality(k.datas) end])),
+               jsonb_object_agg(k.ids[1], k.key)
+          into given, ours
           from (select g.key, array_agg(g.id order by g.place) as ids, array_agg(g.data order by g.place) as datas
                   from rows from (unnest(run_ids), unnest(keys), jsonb_array_elements(inputs)) with ordinality as g (id, key, data, place)
                  group by g.key) k;
-        if mode <> 'keep' then  -- before rows of its jobs, as everywhere
-            perform from pgrun.sessions s where s.session_id = common ->> 'session_id' for update;
-        end if;
         for round in 1 .. 100 loop
-            select jsonb_object_agg(value ->> 0, key) into ours from jsonb_each(wanted);
-            select runs || coalesce(jsonb_object_agg(ours ->> f.id, f.run_id), '{}') into runs
-              from (select j.run_id, j.run_id::text as id from pgrun.jobs j where j.run_id = any (array(select jsonb_object_keys(ours)::uuid))
-                    union all
-                    select j.run_id, j.resubmitted_as::text from pgrun.jobs j
-                     where mode <> 'keep' and j.resubmitted_as = any (array(select jsonb_object_keys(ours)::uuid))) f;
-            wanted := pgrun._without(wanted, runs);
-            -- A period that is over holds its key until somebody wants it again.
-            update pgrun.jobs j set key_scope = null, key_until = null
-             where j.name = named and j.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(j)
-               and j.key_scope = 'period' and j.key_until <= now();
-            if mode <> 'keep' then
-                perform pgrun._resubmit(common, wanted);
+            sessions := array(
+                select j.session_id from pgrun.jobs j
+                 where j.name = named and j.key = any (array(select jsonb_object_keys(given))) and pgrun._holds_key(j)
+                   and j.session_id is not null and (mode <> 'keep' or j.key_scope = 'period' and j.key_until <= now()));
+            if common ->> 'session_id' is not null and (mode <> 'keep' or sessions <> '{}') then
+                sessions := sessions || (common ->> 'session_id');
             end if;
-            select runs || coalesce(jsonb_object_agg(j.key, j.run_id), '{}') into runs
-              from pgrun.jobs j
-             where j.name = named and j.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(j);
-            wanted := pgrun._without(wanted, runs);
-            exit when wanted = '{}';
-
             begin
-                select coalesce(jsonb_object_agg(id, true), '{}') into added
+                perform from pgrun.sessions s where s.session_id = any (sessions) order by s.session_id for update;
+                select coalesce(jsonb_object_agg(ours ->> f.id, f.run_id), '{}') into runs
+                  from (select j.run_id, j.run_id::text as id from pgrun.jobs j where j.run_id = any (array(select jsonb_object_keys(ours)::uuid))
+                        union all
+                        select j.run_id, j.resubmitted_as::text from pgrun.jobs j
+                         where mode <> 'keep' and j.resubmitted_as = any (array(select jsonb_object_keys(ours)::uuid))) f;
+                wanted := pgrun._without(given, runs);
+                perform pgrun._free_keys(named, wanted, sessions);
+                if mode <> 'keep' then
+                    perform pgrun._resubmit(common, wanted, sessions);
+                end if;
+                select runs || coalesce(jsonb_object_agg(j.key, j.run_id), '{}') into runs
+                  from pgrun.jobs j
+                 where j.name = named and j.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(j)
+                   and (mode = 'keep' or j.started_at is not null or j.status <> 'pending' or j.resubmitted_as::text = wanted -> j.key ->> 0);
+                wanted := pgrun._without(wanted, runs);
+                select coalesce(jsonb_object_agg(id, true), '{}') into made
                   from pgrun._insert_runs(
                            common, array(select (value ->> 0)::uuid from jsonb_each(wanted)), array(select jsonb_object_keys(wanted)),
                            array(select value -> 1 from jsonb_each(wanted))) as id;
-                if (common ->> 'kind' is distinct from 'task' or common ->> 'session_id' is not null)
-                   and (select count(*) from jsonb_object_keys(added)) < (select count(*) from jsonb_object_keys(wanted)) then
-                    raise unique_violation;
-                end if;
-                made := made || added;
-                runs := runs || coalesce((select jsonb_object_agg(key, value -> 0) from jsonb_each(wanted) where added ? (value ->> 0)), '{}');
-                wanted := pgrun._without(wanted, runs);
+                exit when (select count(*) from jsonb_object_keys(made)) = (select count(*) from jsonb_object_keys(wanted));
+                raise unique_violation;  -- somebody was faster: it is found in the next round
             exception
-                when unique_violation then null;  -- somebody was faster: it is found in the next round
-                when deadlock_detected then null;  -- of a session and of none, they wait for each other's keys in two orders
+                when unique_violation then
+                    runs := null;
+                when deadlock_detected then  -- two wait for each other's keys in two orders
+                    runs := null;
+                    if round = 10 then  -- and one of them does so in a transaction of somebody's own
+                        raise;
+                    end if;
                 when sqlstate 'PGR03' then  -- the session may be busy with the very run that holds the key
+                    runs := null;
                     if not exists (select from pgrun.jobs j
                                     where j.name = named and j.key = any (array(select jsonb_object_keys(wanted))) and pgrun._holds_key(j)) then
                         raise;
                     end if;
             end;
-            exit when wanted = '{}';
         end loop;
-        if wanted <> '{}' then
-            raise exception 'keys that are neither held nor free: %', array(select jsonb_object_keys(wanted) limit 3)
+        if runs is null then
+            raise exception 'keys that are neither held nor free: %', array(select jsonb_object_keys(given) limit 3)
                 using errcode = 'serialization_failure';
         end if;
     end if;
@@ -171,7 +190,7 @@ begin
         perform pg_notify('pgrun_soon', '');  -- workers end what nobody executes, and look when the next one is
     end if;
     return query
-        select g.place, coalesce((runs ->> g.key)::uuid, g.id), made ? g.id::text
+        select g.place, coalesce((runs ->> g.key)::uuid, (given -> g.key ->> 0)::uuid, g.id), made ? g.id::text
           from rows from (unnest(run_ids), unnest(keys)) with ordinality as g (id, key, place);
 end $$;
 comment on function pgrun._submit(jsonb, uuid[], text[], jsonb) is
