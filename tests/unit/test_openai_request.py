@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from support.asking import model_at
 from support.city_facts import CITY_FACTS, CityFactsResponse
 
 from pgrun import Agent, OpenAIResponses, UsageError
@@ -11,10 +12,6 @@ from pgrun.testing import ModelServer
 
 HELLO = ModelRequest((Message("user", "Hello"),))
 FORMAT = {"type": "json_schema", "name": "A", "schema": {"type": "object"}, "strict": True}
-
-
-def model_at(server: ModelServer, **options: Any) -> OpenAIResponses:
-    return OpenAIResponses(**{"id": "gpt-5-mini", "base_url": server.base_url, "api_key": "own-key", **options})
 
 
 async def test_programs_that_users_bring_along_send_what_they_always_sent(models: ModelServer) -> None:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, Generic, Literal, NotRequired, Optional, TypeVar, assert_type  # noqa: UP035
+from typing import Annotated, Any, Generic, Literal, NotRequired, Optional, TypeVar, assert_type
 from uuid import UUID
 
 import pytest
