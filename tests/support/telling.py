@@ -12,7 +12,7 @@ from support.tables import perform
 def stream(conn: Conn, run_id: str) -> list[Row]:
     """The events of a run; their numbers have no gap."""
     rows = conn.execute("select * from pgrun.events where run_id = %s order by seq", [run_id]).fetchall()
-    assert [row["seq"] for row in rows] == [*range(1, len(rows) + 1)]
+    assert [row["seq"] for row in rows] == [*range(1, len(rows) + 1)], rows
     return rows
 
 
