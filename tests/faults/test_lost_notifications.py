@@ -1,7 +1,5 @@
 """A notification is a hint, never data: without it workers and waiters find everything by polling, a little later."""
 
-from collections.abc import AsyncIterator
-
 import anyio
 import pytest
 from support.agents import answering_agent, calls_for
@@ -18,13 +16,6 @@ from pgrun.testing import ModelServer, hang
 pytestmark = pytest.mark.slow
 
 POLLED = FAST.poll_interval * 1.1 + 0.8  # seconds; the interval is spread by a tenth, the rest is for a busy machine
-
-
-@pytest.fixture
-async def listens_far(dsn: str, proxy: Proxy) -> AsyncIterator[PostgresDb]:
-    """A database whose statements go directly, and whose notifications come over the network that fails."""
-    async with PostgresDb(dsn, worker="external", listen_url=proxy.conninfo, settings=FAST) as database:
-        yield database
 
 
 async def test_runs_and_results_are_found_within_the_poll_interval_when_notifications_are_swallowed(

@@ -15,6 +15,7 @@ import anyio.to_thread
 import psycopg
 import pytest
 from psycopg.rows import dict_row
+from support.answering import USED, until_noted
 from support.database import Conn
 from support.errand_agent import errands
 from support.processes import Processes, WorkerProcess
@@ -24,12 +25,11 @@ from support.until import until
 
 from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy, RunCancelled, RunFailed
 from pgrun.retry import Ambiguous
-from pgrun.testing import ModelServer, Usage, hang, reply, tool_call
+from pgrun.testing import ModelServer, hang, reply, tool_call
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 LEASE = 1.5
-USED = Usage(100, 50)
 
 
 @pytest.fixture
@@ -49,16 +49,6 @@ async def begin(workers: Processes, *options: str) -> WorkerProcess:
     worker = workers.worker(*options, lease=LEASE)
     await worker.ready()
     return worker
-
-
-async def until_noted(conn: Conn, run_id: str) -> str:
-    """The id of the answer, as soon as it is in the run's row."""
-
-    def noted() -> str | None:
-        call = row_of(conn, run_id)["call"] or {}
-        return call.get("response_id")
-
-    return str(await until(noted, shown=run_id))
 
 
 @contextmanager

@@ -13,9 +13,10 @@ from support.counting_agent import CountingModel, counted, counting
 from support.database import Conn
 from support.netfault import Proxy
 from support.processes import Process, Processes
+from support.reading import LISTENERS, Reading, all_of, kinds_of, text_of
 from support.rows import row_of
 from support.settings import FAST
-from support.speaking import LISTENERS, Reading, SpeakingModel, all_of, kinds_of, text_of
+from support.speaking import SpeakingModel
 from support.tables import one
 from support.until import Heard, until, until_heard
 
@@ -27,13 +28,6 @@ from pgrun.testing import ModelServer
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
 WORKER = ("--import", "support.counting_agent")
-
-
-@pytest.fixture
-async def listens_far(dsn: str, proxy: Proxy) -> AsyncIterator[PostgresDb]:
-    """A database whose statements go directly, and whose notifications come over the network that fails."""
-    async with PostgresDb(dsn, worker="external", listen_url=proxy.conninfo, settings=FAST) as database:
-        yield database
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from support.database import Conn
 from support.hands import hire, lose
 from support.models import ScriptedModel, calling
-from support.rows import Row, row_of
+from support.rows import row_of, steps_of
 from support.tables import one
 from support.until import until
 
@@ -48,16 +48,12 @@ def asked(agent: Agent[Any]) -> int:
     return len(model.asked)
 
 
-def journal(conn: Conn, run_id: str) -> list[Row]:
-    return conn.execute("select * from pgrun.steps where run_id = %s order by step", [run_id]).fetchall()
-
-
 async def test_steps_are_there_as_soon_as_they_are_done_and_readable_in_sql(db: PostgresDb, conn: Conn) -> None:
     agent = agent_with(db, ROME, "Sun.")
     async with Worker(db):
         run = await agent.arun("Rome?", background=True)
         await run.aresult(timeout=10)
-    model, tool = journal(conn, run.run_id)
+    model, tool = steps_of(conn, run.run_id)
     assert (model["step"], model["kind"], model["name"], model["attempt"]) == (1, "model_call", "scripted", 1)
     assert model["data"]["calls"] == [{"call_id": "call_1", "name": "weather", "arguments": '{"city": "Rome"}'}]
     assert (tool["step"], tool["kind"], tool["name"]) == (2, "tool_call", "weather")
@@ -70,7 +66,7 @@ async def test_a_run_with_one_answer_costs_no_step(db: PostgresDb, conn: Conn) -
     async with Worker(db):
         run = await agent.arun("Rome?", background=True)
         await run.aresult(timeout=10)
-    assert journal(conn, run.run_id) == []
+    assert steps_of(conn, run.run_id) == []
 
 
 async def test_the_journal_grows_with_what_is_new_and_not_with_the_conversation(db: PostgresDb, conn: Conn) -> None:
@@ -78,7 +74,7 @@ async def test_the_journal_grows_with_what_is_new_and_not_with_the_conversation(
     async with Worker(db):
         run = await agent.arun("Rome? " + "x" * 10_000, background=True)
         await run.aresult(timeout=10)
-    sizes = [len(str(step["data"])) for step in journal(conn, run.run_id)]
+    sizes = [len(str(step["data"])) for step in steps_of(conn, run.run_id)]
     assert len(sizes) == 40
     assert max(sizes) < 1000
 
@@ -92,7 +88,7 @@ async def test_a_retried_attempt_goes_on_where_the_last_one_failed(db: PostgresD
     row = row_of(conn, run.run_id)
     assert row["attempt"] == 3
     assert row["metrics"]["total_tokens"] == 3 * 13
-    assert [step["attempt"] for step in journal(conn, run.run_id)] == [1, 1, 2, 2]
+    assert [step["attempt"] for step in steps_of(conn, run.run_id)] == [1, 1, 2, 2]
     assert [each["arguments"]["city"] for each in row["tools"]] == ["Rome", "Oslo"]
 
 
@@ -132,11 +128,11 @@ async def test_a_stale_worker_cannot_write_to_the_journal(db: PostgresDb, conn: 
     held = await second.claim_one()
     step: dict[str, Any] = {"number": 1, "kind": "model_call", "name": "m", "duration": 0.5}
     assert await first.verbs.record_step(stale, **step, data="old", metrics={"total_tokens": 99}) is None
-    assert journal(conn, run.run_id) == []
+    assert steps_of(conn, run.run_id) == []
     assert row_of(conn, run.run_id)["metrics"] == {}
     assert await second.verbs.record_step(held, **step, data="new", metrics={"total_tokens": 1})
     assert await second.verbs.record_step(held, **step, data="again", metrics={"total_tokens": 1})
-    assert [row["data"] for row in journal(conn, run.run_id)] == ["new"]
+    assert [row["data"] for row in steps_of(conn, run.run_id)] == ["new"]
 
 
 async def test_a_person_who_retries_an_ended_run_lets_it_begin_anew(db: PostgresDb, conn: Conn) -> None:
@@ -145,11 +141,11 @@ async def test_a_person_who_retries_an_ended_run_lets_it_begin_anew(db: Postgres
         run = await agent.arun("How many?", background=True)
         with pytest.raises(RunFailed):
             await run.aresult(timeout=10)
-        assert len(journal(conn, run.run_id)) == 4
+        assert len(steps_of(conn, run.run_id)) == 4
         one(conn, "select pgrun.retry(%s)", run.run_id)
         await until(lambda: row_of(conn, run.run_id)["status"] == "completed")
     assert (asked(agent), called) == (6, ["Rome", "Rome"])
-    assert len(journal(conn, run.run_id)) == 2
+    assert len(steps_of(conn, run.run_id)) == 2
 
 
 async def test_steps_go_with_their_run(db: PostgresDb, conn: Conn) -> None:

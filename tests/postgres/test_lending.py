@@ -22,15 +22,6 @@ from pgrun import Agent, DatabaseError, OpenAIResponses, PostgresDb, RunNotFound
 
 
 @pytest.fixture
-def double(db: PostgresDb) -> Task[[int], int]:
-    @db.task
-    async def double(number: int) -> int:
-        return 2 * number
-
-    return double
-
-
-@pytest.fixture
 async def mine(dsn: str) -> AsyncIterator[psycopg.AsyncConnection[Any]]:
     """A connection as a program may have it: with names of its own first, and rows of another kind."""
     async with await psycopg.AsyncConnection.connect(dsn, row_factory=namedtuple_row) as conn:

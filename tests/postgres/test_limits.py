@@ -26,6 +26,18 @@ def flood(conn: Conn, many: int, key: str | None = None, **columns: object) -> N
     )
 
 
+def let_pass(conn: Conn, interval: str) -> None:
+    """As if the buckets had been filled for so much longer."""
+    conn.execute("update pgrun.meters set read_at = read_at - %s::interval", [interval])
+
+
+async def look_claims(hand: Hand, many: int, *, next_due: float) -> None:
+    """A look claims so many runs, and says in how many seconds to look again."""
+    look = await hand.look_limited()
+    assert len(look.claimed) == many
+    assert look.next_due == pytest.approx(next_due, abs=0.5)
+
+
 async def inputs(hand: Hand, slots: int = 100) -> list[str]:
     return sorted(run.input.strip('"') for run in await hand.claim_limited(slots))
 
@@ -138,14 +150,10 @@ async def test_a_bucket_lets_start_what_burst_says_and_then_what_the_rate_says(d
     flood(conn, 20)
     limit(conn, "rate = 10, per = '1 minute', burst = 3")
     hand = await hire(db)
-    look = await hand.look_limited()
-    assert len(look.claimed) == 3
-    assert look.next_due == pytest.approx(6, abs=0.5)
-    conn.execute("update pgrun.meters set read_at = read_at - interval '12.5 s'")
-    look = await hand.look_limited()
-    assert len(look.claimed) == 2
-    assert look.next_due == pytest.approx(5.5, abs=0.5)
-    conn.execute("update pgrun.meters set read_at = read_at - interval '1 day'")
+    await look_claims(hand, 3, next_due=6)
+    let_pass(conn, "12.5 s")
+    await look_claims(hand, 2, next_due=5.5)
+    let_pass(conn, "1 day")
     assert len(await hand.claim_limited()) == 3
 
 
@@ -162,10 +170,8 @@ async def test_a_heavy_run_is_not_overtaken_by_light_ones(db: PostgresDb, conn: 
     flood(conn, 5)
     limit(conn, "rate = 10, per = '100 s'")
     hand = await hire(db)
-    look = await hand.look_limited()
-    assert len(look.claimed) == 1
-    assert look.next_due == pytest.approx(10, abs=0.5)
-    conn.execute("update pgrun.meters set read_at = read_at - interval '10.5 s'")
+    await look_claims(hand, 1, next_due=10)
+    let_pass(conn, "10.5 s")
     assert len(await hand.claim_limited()) == 1
 
 
@@ -176,9 +182,7 @@ async def test_one_that_is_heavier_than_the_burst_starts_when_the_bucket_is_full
     flood(conn, 1)
     limit(conn, "rate = 10, per = '10 s'")
     hand = await hire(db)
-    look = await hand.look_limited()
-    assert len(look.claimed) == 1
-    assert look.next_due == pytest.approx(16, abs=0.5)
+    await look_claims(hand, 1, next_due=16)
 
 
 async def test_small_priorities_come_first_whatever_their_key(db: PostgresDb, conn: Conn) -> None:
@@ -195,9 +199,7 @@ async def test_a_look_tells_when_the_next_run_of_any_key_will_be_due(db: Postgre
         "now() + make_interval(secs => 9 - n) from generate_series(1, 3) n"
     )
     hand = await hire(db)
-    look = await hand.look_limited()
-    assert look.claimed == []
-    assert look.next_due == pytest.approx(6, abs=0.5)
+    await look_claims(hand, 0, next_due=6)
 
 
 async def test_limits_can_be_changed_at_any_time(db: PostgresDb, conn: Conn, ear: Ear) -> None:
@@ -219,7 +221,7 @@ async def test_what_was_earned_at_the_old_rate_is_counted_at_the_old_rate(db: Po
     limit(conn, "rate = 10, per = '1 minute', burst = 10")
     hand = await hire(db)
     assert len(await hand.claim_limited()) == 10
-    conn.execute("update pgrun.meters set read_at = read_at - interval '12 s'")
+    let_pass(conn, "12 s")
     limit(conn, "rate = 1000")
     assert len(await hand.claim_limited()) < 5
 
@@ -228,9 +230,7 @@ async def test_a_pause_stops_a_queue_with_limits_too(db: PostgresDb, conn: Conn)
     flood(conn, 1, "a")
     conn.execute("select pgrun.pause_queue('default', now() + interval '5 s')")
     hand = await hire(db)
-    look = await hand.look_limited()
-    assert look.claimed == []
-    assert look.next_due == pytest.approx(5, abs=0.5)
+    await look_claims(hand, 0, next_due=5)
     conn.execute("select pgrun.resume_queue('default')")
     assert len(await hand.claim_limited()) == 1
 

@@ -7,6 +7,7 @@ import anyio
 import pytest
 from support.database import Conn
 from support.rows import row_of
+from support.settings import SOON
 from support.tables import one
 
 from pgrun import (
@@ -22,8 +23,6 @@ from pgrun import (
     UsageError,
     Worker,
 )
-
-SOON = RetryPolicy(base_delay=0.01, max_attempts=3)
 
 
 class GreaterThanAnException(BaseException):

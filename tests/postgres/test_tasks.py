@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 from support.database import Conn
 from support.rows import row_of
-from support.settings import FAST
+from support.settings import FAST, SOON
 from support.tables import one
 from support.until import Heard, until_heard
 
@@ -17,8 +17,6 @@ from pgrun._ids import new_run_id
 from pgrun.errors import QuotaExceeded, ToolFailed
 from pgrun.run.options import RunOptions
 from pgrun.task import registered_tasks
-
-SOON = RetryPolicy(base_delay=0.01, max_attempts=3)
 
 
 class City(BaseModel):
@@ -30,15 +28,6 @@ class City(BaseModel):
 class Visit:
     city: City
     when: datetime
-
-
-@pytest.fixture
-def double(db: PostgresDb) -> Task[[int], int]:
-    @db.task
-    async def double(number: int) -> int:
-        return 2 * number
-
-    return double
 
 
 async def test_an_async_function_gives_its_typed_result(db: PostgresDb) -> None:

@@ -6,19 +6,18 @@ from typing import Any
 
 import anyio
 import pytest
-from pydantic import BaseModel
+from support.answering import USED, City, agent_at, until_noted
 from support.database import Conn
 from support.hands import cancelled, hire, submit
 from support.rows import row_of
 from support.tables import one
 from support.until import until
 
-from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy, RunCancelled, RunFailed, Worker, tool
+from pgrun import PostgresDb, RunCancelled, RunFailed, Worker, tool
 from pgrun.agent import cancel_anywhere
 from pgrun.db.records import LeftCall
 from pgrun.testing import (
     ModelServer,
-    Usage,
     cut,
     failed,
     hang,
@@ -33,12 +32,7 @@ from pgrun.testing import (
 )
 from pgrun.testing.answers import Answer
 
-USED = Usage(100, 50)
 SLOW = reply("It rains. " * 10, usage=USED, deltas=100, interval=0.1)
-
-
-class City(BaseModel):
-    name: str
 
 
 @tool(repeat="pure")
@@ -52,11 +46,6 @@ def counting() -> Iterator[ModelServer]:
     """A provider that also says what answers have used that it was told to stop."""
     with ModelServer(counts_cancelled=True) as server:
         yield server
-
-
-def agent_at(provider: ModelServer, db: PostgresDb, name: str = "Answering", **options: Any) -> Agent[Any]:
-    model = OpenAIResponses("gpt-5-mini", base_url=provider.base_url, api_key="test")
-    return Agent(name=name, model=model, db=db, retry=RetryPolicy(base_delay=0.02, max_attempts=4), **options)
 
 
 def looks(city: str = "Rome", **how: Any) -> Answer:
@@ -80,10 +69,6 @@ def assert_all_agree(conn: Conn, provider: ModelServer) -> None:
     ):
         (found,) = conn.execute(query.encode()).fetchall()
         assert [int(each) for each in found.values()] == [paid.input_tokens, paid.output_tokens], query
-
-
-async def until_noted(conn: Conn, run_id: str) -> None:
-    await until(lambda: row_of(conn, run_id)["call"], shown=run_id)
 
 
 async def test_how_long_the_first_answer_let_wait_stays_whatever_attempts_follow(

@@ -1,4 +1,4 @@
-"""What a person in psql would look up: runs, workers, and the database's clock."""
+"""What a person in psql would look up: runs, their steps, workers, and the database's clock."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -22,6 +22,11 @@ def rows_of(conn: Conn, run_ids: Sequence[str]) -> list[Row]:
     found = conn.execute("select * from pgrun.jobs where run_id = any (%s::uuid[])", [[*run_ids]]).fetchall()
     rows = {str(row["run_id"]): row for row in found}
     return [rows[run_id] for run_id in run_ids]
+
+
+def steps_of(conn: Conn, run_id: str) -> list[Row]:
+    """The recorded steps of a run, in their order."""
+    return conn.execute("select * from pgrun.steps where run_id = %s order by step", [run_id]).fetchall()
 
 
 async def until_all(conn: Conn, status: str, run_ids: Sequence[str], *, within: float = 10.0) -> list[Row]:

@@ -1,20 +1,16 @@
-"""A model that says its answers piece by piece, as a test wants it, and what readers have seen of them."""
+"""A model that says its answers piece by piece, as a test wants it, and an agent of it."""
 
-from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from typing import Any
 
 import anyio
 
-from pgrun import RunEvent
+from pgrun import Agent, PostgresDb, RetryPolicy
 from pgrun.errors import AttemptError
 from pgrun.models.base import ModelRequest, ModelResponse
 from support.models import USAGE
 
-LISTENERS = """select count(*) from pg_stat_activity
-                where datname = current_database() and query = 'listen "pgrun_events"'"""
-"""How many processes listen for events; true until ten seconds after the last of them."""
-
+SOON = RetryPolicy(base_delay=0.01, max_attempts=3, jitter=0.0)
 Item = str | anyio.Event | ModelResponse | AttemptError
 
 
@@ -64,40 +60,12 @@ class SpeakingModel:
 ANSWERED = ModelResponse("", usage=USAGE)
 
 
-class Reading:
-    """What one reader has seen, and whether it is through."""
-
-    def __init__(self, events: AsyncIterator[RunEvent]) -> None:
-        self.events: list[RunEvent] = []
-        self.is_over = False
-        self._source = events
-
-    async def read(self) -> None:
-        async for event in self._source:
-            self.events.append(event)
-        self.is_over = True
-
-    @property
-    def text(self) -> str:
-        return text_of(self.events)
+def agent_of(db: PostgresDb, *script: Item, **options: Any) -> Agent[Any]:
+    """An agent whose model follows this script, and that tries again at once."""
+    return Agent(name="Speaking", model=SpeakingModel(*script), db=db, retry=SOON, **options)
 
 
-def text_of(events: Iterable[RunEvent]) -> str:
-    """All pieces of text, void ones included."""
-    return "".join(event.text for event in events)
-
-
-def kinds_of(events: Iterable[RunEvent]) -> list[str]:
-    """Their kinds, with pieces of text that follow each other counted once."""
-    kinds: list[str] = []
-    for event in events:
-        if event.kind != "text" or kinds[-1:] != ["text"]:
-            kinds.append(event.kind)
-    return kinds
-
-
-async def all_of(events: AsyncIterator[RunEvent]) -> list[RunEvent]:
-    """Everything until the end, without a gap from the first one on."""
-    found = [event async for event in events]
-    assert [event.seq for event in found] == [*range(found[0].seq, found[0].seq + len(found))] if found else True
-    return found
+def model_of(agent: Agent[Any]) -> SpeakingModel:
+    model = agent.definition.model
+    assert isinstance(model, SpeakingModel)
+    return model

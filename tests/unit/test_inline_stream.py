@@ -6,7 +6,8 @@ import anyio
 import pytest
 from pydantic import BaseModel
 from support.models import calling
-from support.speaking import ANSWERED, Item, Reading, SpeakingModel, all_of, kinds_of, text_of
+from support.reading import Reading, all_of, kinds_of, text_of
+from support.speaking import ANSWERED, Item, SpeakingModel
 
 from pgrun import Agent, ModelRejected, ModelUnavailable, RetryPolicy, RunEvent, RunFailed, UsageError
 from pgrun.models.base import ModelResponse

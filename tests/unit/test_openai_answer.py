@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 from openai.types.responses import Response
+from support.asking import model_at
 
-from pgrun import ModelUnavailable, OpenAIResponses, RunMetrics
+from pgrun import ModelUnavailable, RunMetrics
 from pgrun.models._openai_answer import response_from
 from pgrun.models.base import Message, ModelRequest, ModelResponse
 from pgrun.testing import ModelServer, Usage, filtered, refusal, reply, truncated
@@ -18,10 +19,6 @@ USED = {
     "output_tokens_details": {"reasoning_tokens": 20},
     "total_tokens": 150,
 }
-
-
-def model_at(server: ModelServer) -> OpenAIResponses:
-    return OpenAIResponses(base_url=server.base_url, api_key="own-key")
 
 
 def message(*parts: dict[str, Any], **facts: Any) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import anyio
 import pytest
+from support.asking import model_at
 
-from pgrun import ModelRejected, ModelUnavailable, OpenAIResponses, QuotaExceeded
+from pgrun import ModelRejected, ModelUnavailable, QuotaExceeded
 from pgrun.errors import AttemptError
 from pgrun.models.base import Message, ModelRequest
 from pgrun.testing import (
@@ -26,10 +27,6 @@ from pgrun.testing import (
 from pgrun.testing.answers import Answer
 
 HELLO = ModelRequest((Message("user", "Hello"),))
-
-
-def model_at(server: ModelServer, **options: Any) -> OpenAIResponses:
-    return OpenAIResponses(base_url=server.base_url, api_key="own-key", **options)
 
 
 async def failure(server: ModelServer, answer: Answer, **options: Any) -> AttemptError:

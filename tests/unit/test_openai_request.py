@@ -3,7 +3,8 @@
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
+from support.asking import model_at
+from support.city_facts import CITY_FACTS, CityFactsResponse
 
 from pgrun import Agent, OpenAIResponses, UsageError
 from pgrun.models.base import Message, Model, ModelRequest, OutputFormat
@@ -11,55 +12,6 @@ from pgrun.testing import ModelServer
 
 HELLO = ModelRequest((Message("user", "Hello"),))
 FORMAT = {"type": "json_schema", "name": "A", "schema": {"type": "object"}, "strict": True}
-
-
-class CityFact(BaseModel):
-    city: str = Field(..., description="Name of the city")
-    country: str = Field(..., description="Country the city is in")
-    population: str = Field(..., description="Approximate population")
-    fun_fact: str = Field(..., description="An interesting fact about the city")
-
-
-class CityFactsResponse(BaseModel):
-    cities: list[CityFact] = Field(..., description="List of city facts")
-
-
-CITY_FACTS = {
-    "$defs": {
-        "CityFact": {
-            "properties": {
-                "city": {"description": "Name of the city", "title": "City", "type": "string"},
-                "country": {"description": "Country the city is in", "title": "Country", "type": "string"},
-                "population": {"description": "Approximate population", "title": "Population", "type": "string"},
-                "fun_fact": {
-                    "description": "An interesting fact about the city",
-                    "title": "Fun Fact",
-                    "type": "string",
-                },
-            },
-            "required": ["city", "country", "population", "fun_fact"],
-            "title": "CityFact",
-            "type": "object",
-            "additionalProperties": False,
-        }
-    },
-    "properties": {
-        "cities": {
-            "description": "List of city facts",
-            "items": {"$ref": "#/$defs/CityFact"},
-            "title": "Cities",
-            "type": "array",
-        }
-    },
-    "required": ["cities"],
-    "title": "CityFactsResponse",
-    "type": "object",
-    "additionalProperties": False,
-}
-
-
-def model_at(server: ModelServer, **options: Any) -> OpenAIResponses:
-    return OpenAIResponses(**{"id": "gpt-5-mini", "base_url": server.base_url, "api_key": "own-key", **options})
 
 
 async def test_programs_that_users_bring_along_send_what_they_always_sent(models: ModelServer) -> None:
