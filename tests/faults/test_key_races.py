@@ -7,6 +7,7 @@ from collections.abc import Callable
 import anyio
 import psycopg
 import pytest
+from support.blocking import rival
 from support.crew import crew
 from support.database import Conn
 from support.hands import hire
@@ -145,3 +146,33 @@ async def test_calls_with_many_keys_in_any_order_never_wait_for_each_other_in_a_
                 assert len(answer.result()) == 40
             assert one(conn, "select count(*) from pgrun.jobs") == 40
             conn.execute("delete from pgrun.jobs")
+
+
+def keyed(key: str, session_id: str) -> str:
+    """The insert of a run that waits and holds a key."""
+    columns = "kind, name, input, key, key_scope, session_id"
+    return f"insert into pgrun.jobs ({columns}) values ('task', 'count', '7', '{key}', 'pending', '{session_id}')"
+
+
+def test_sessions_of_runs_that_hold_a_key_are_locked_before_those_runs(dsn: str, conn: Conn) -> None:
+    for key, session_id in [("k1", "b"), ("k0", "a")]:
+        conn.execute(keyed(key, session_id).encode())
+    with rival(dsn) as other:
+        with conn.transaction():
+            conn.execute("select from pgrun.sessions where session_id = 'b' for update")
+            answer = other.call(submit, ["k0", "k1"], "replace")
+            other.until_blocked_by(conn)
+            locked = conn.execute("select from pgrun.jobs for update nowait").fetchall()  # as whoever interrupts does
+            assert len(locked) == 2
+        assert [is_new for _, is_new in answer.result()] == [False, False]
+    assert one(conn, "select array_agg(input order by key) from pgrun.jobs") == [0, 1]
+
+
+def test_a_run_of_another_session_that_takes_the_key_meanwhile_gets_the_newer_input(dsn: str, conn: Conn) -> None:
+    with rival(dsn) as other:
+        with conn.transaction():
+            conn.execute(keyed("k0", "b").encode())
+            answer = other.call(submit, ["k0", "k1"], "replace")
+            other.until_blocked_by(conn)
+        assert [is_new for _, is_new in answer.result()] == [False, True]
+    assert one(conn, "select array_agg(input order by key) from pgrun.jobs") == [0, 1]
