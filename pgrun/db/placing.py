@@ -6,6 +6,9 @@ from typing import Any, Protocol
 from pydantic_core import to_json
 
 from pgrun.db.records import NewRun, Placed
+from pgrun.errors import UsageError
+
+_JSONB = 2**28 - 1  # bytes, see JENTRY_OFFLENMASK in Postgres's jsonb.h
 
 _COLUMNS = (
     *(
@@ -38,8 +41,23 @@ async def place(
 
     Returns in the order of the ids which run each of them is now.
     """
-    params = {"common": _common(like), "run_ids": [*run_ids], "keys": [*keys], "inputs": inputs.decode()}
+    params = {"common": _common(like), "run_ids": [*run_ids], "keys": [*keys], "inputs": as_inputs(inputs)}
     return [Placed(*row) for row in await statements.fetch_tuples("submit_runs", params)]
+
+
+def as_inputs(data: bytes) -> str:
+    """JSON as text.
+
+    Raises:
+        UsageError: It is more than jsonb can hold. The server would take minutes to say so.
+    """
+    if len(data) > _JSONB:
+        raise UsageError(
+            f"{len(data) / 1e6:,.0f} MB of input in one call; Postgres's jsonb holds 268. "
+            "Submit fewer runs in one call (several calls in a transaction of yours, with conn=, are one too), "
+            "or store large data elsewhere and give the run its place"
+        )
+    return data.decode()
 
 
 async def knows_queue(statements: Statements, queue: str) -> bool:

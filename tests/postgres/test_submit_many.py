@@ -11,6 +11,7 @@ from support.until import until
 
 from pgrun import PostgresDb, Task, UsageError, Worker
 from pgrun._ids import new_run_id
+from pgrun.db import placing
 
 
 def declare(db: PostgresDb) -> Task[[int], int]:
@@ -34,6 +35,21 @@ async def test_results_come_in_the_order_of_the_calls(db: PostgresDb) -> None:
 async def test_one_call_that_does_not_fit_submits_nothing_and_is_named(db: PostgresDb, conn: Conn) -> None:
     with pytest.raises(UsageError, match=r"^number 2: double: number: Input should be a valid integer"):
         await declare(db).asubmit_many([{"number": 1}, {"number": 2}, {"number": "many"}])
+    assert count(conn) == 0
+
+
+async def test_more_than_jsonb_can_hold_is_refused_at_once_and_says_what_helps(
+    db: PostgresDb, conn: Conn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(placing, "_JSONB", 1_999_999)
+
+    @db.task
+    async def keep(text: str) -> None: ...
+
+    many = [{"text": "x" * 1000}] * 2000
+    for submit in (keep.asubmit_many(many), keep.options(tags=["a"]).asubmit_many(many), keep.asubmit("x" * 2_000_000)):
+        with pytest.raises(UsageError, match=r"^2 MB of input in one call.*conn=.*its place$"):
+            await submit
     assert count(conn) == 0
 
 

@@ -28,3 +28,10 @@ def test_complaints_have_tests() -> None:
     complaints = [row for row in ROWS if len(row) == 3 and row[0] not in ("complaint", "---")]
     assert len(complaints) >= 10
     assert [row[0] for row in complaints if not LINK.search(row[2])] == []
+
+
+def test_the_short_table_of_the_front_page_says_the_same() -> None:
+    readme = PAGE.parents[1] / "README.md"
+    links = re.findall(r"\[[^]]+\]\(((?:tests|docs|sql|benchmarks)/[^)#]+)", readme.read_text(encoding="utf-8"))
+    assert {link for link in links if not (readme.parent / link).exists()} == set()
+    assert {f"../{link}" for link in links if link.startswith("tests/")} <= {path for _, path, _ in LINK.findall(TEXT)}

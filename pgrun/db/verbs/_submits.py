@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from pgrun._ids import new_run_id
-from pgrun.db.placing import knows_queue, place
+from pgrun.db.placing import as_inputs, knows_queue, place
 from pgrun.db.records import NewRun, Placed
 from pgrun.db.verbs._base import Base, as_json, as_json_or_none
 
@@ -28,11 +28,11 @@ class Submits(Base):
 
     async def submit_call(self, like: NewRun, run_id: str, data: bytes) -> None:
         """Inserts a run like this one, which is of a task and without a session, with an id and an input (JSON) of its own."""
-        await self._runtime.fetch_tuples("submit_call", {**_call(like), "run_id": run_id, "input": data.decode()})
+        await self._runtime.fetch_tuples("submit_call", {**_call(like), "run_id": run_id, "input": as_inputs(data)})
 
     async def submit_calls(self, like: NewRun, run_ids: Sequence[str], inputs: bytes) -> None:
         """Inserts many runs like this one, which is of a task, with ids of their own and the members of a JSON array as input."""
-        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": inputs.decode(), "session_id": like.session_id}
+        params: dict[str, Any] = {"run_ids": [*run_ids], "inputs": as_inputs(inputs), "session_id": like.session_id}
         await self._runtime.fetch_tuples("submit_calls", {**_call(like), **_turn(like), **params})
 
     async def place(self, like: NewRun, run_ids: Sequence[str], inputs: bytes, keys: Sequence[str]) -> list[Placed]:
