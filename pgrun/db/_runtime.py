@@ -30,6 +30,8 @@ Params = Mapping[str, Any]
 T = TypeVar("T")
 R = TypeVar("R")
 
+_RETRY = 1.0  # seconds between attempts to connect while the database is away
+
 _log = logging.getLogger("pgrun.db")
 
 
@@ -212,6 +214,9 @@ class Runtime:
             open=False,
             # To its place in the queue until the deadline: whoever gives up earlier would have to queue up again.
             timeout=self._settings.statement_timeout,
+            # The pool tries again after twice as long each time, and would still rest when the database has long been back.
+            reconnect_timeout=_RETRY,
+            reconnect_failed=AsyncConnectionPool.check,  # which lets it begin anew
             num_workers=1,
             name="pgrun",
             configure=_keep_plans if self._prepares else _tell_notices,

@@ -13,6 +13,7 @@ from support.settings import FAST
 from support.until import Heard, until, until_heard
 
 from pgrun import Agent, DatabaseUnavailable, PostgresDb, RunOutput, Worker
+from pgrun._ids import new_run_id
 from pgrun.testing import ModelServer, reply, server_error
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
@@ -92,6 +93,22 @@ async def test_a_database_that_stays_away_is_reported_after_the_reconnect_timeou
                 await agent.arun("too late", background=True)
         proxy.accept()
         assert (await agent.arun("again", background=True)).status == "pending"
+
+
+async def test_who_waits_for_a_database_that_was_away_for_long_goes_on_soon_after_it_is_back(
+    proxy: Proxy, models: ModelServer
+) -> None:
+    async with PostgresDb(proxy.conninfo, worker="external") as db:
+        agent = answering_agent(db, models)
+        await agent.arun("before", background=True)
+        proxy.refuse()
+        async with anyio.create_task_group() as callers:
+            for _ in range(20):
+                callers.start_soon(agent.aget_run_output, new_run_id())
+            await anyio.sleep(4)  # long enough for pauses that double to be in the way
+            proxy.accept()
+            back = anyio.current_time()
+        assert anyio.current_time() - back < 2.5
 
 
 async def test_a_database_that_never_answered_is_reported_at_once(proxy: Proxy) -> None:
