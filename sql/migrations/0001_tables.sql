@@ -29,13 +29,15 @@ begin
     else
         execute $sql$
             create function pgrun.new_run_id() returns uuid language sql volatile parallel safe
-            return (lpad(to_hex((extract(epoch from clock_timestamp()) * 1000)::bigint), 12, '0')  -- 48 bits: milliseconds
-                    || '7'                                                                         --  4 bits: version
-                    || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid                -- variant and 74 random bits
+            return (select (lpad(to_hex(t.us / 1000), 12, '0')                              -- 48 bits: milliseconds
+                            || '7'                                                          --  4 bits: version
+                            || lpad(to_hex(t.us % 1000 * 4096 / 1000), 3, '0')              -- 12 bits: the fraction of one
+                            || substr(replace(gen_random_uuid()::text, '-', ''), 17))::uuid -- variant and 62 random bits
+                      from (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as us) t)
         $sql$;
     end if;
 end $$;
-comment on function pgrun.new_run_id() is 'A new UUIDv7: ids made later sort after ids made earlier (to the millisecond).';
+comment on function pgrun.new_run_id() is 'A new UUIDv7: ids made later sort after ids made earlier.';
 
 create table pgrun.jobs (
     run_id              uuid primary key default pgrun.new_run_id(),
