@@ -3,6 +3,7 @@
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -36,6 +37,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """One server for all processes of a run: the first decides where, the others inherit it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell does so in the background; tests interrupt programs
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests start hundreds of Python processes: without byte code on the disk each would compile all of pgrun for itself.
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if "PGRUN_TEST_DSN" not in os.environ and "PGRUN_TEST_DIR" not in os.environ:
         # Not under the home directory, where the account that runs the server for root could not reach it.
         os.environ["PGRUN_TEST_DIR"] = tempfile.mkdtemp(prefix="pgrun-tests-")
