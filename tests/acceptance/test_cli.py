@@ -1,4 +1,4 @@
-"""The command line as an operator types it: a process, its output, its exit code."""
+"""The command line as an operator types it: its output, its exit code; as a process where that is what matters."""
 
 import json
 import os
@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from support.commands import Commands
 from support.database import Conn
 from support.tables import one
 from typer.testing import CliRunner
@@ -23,7 +24,7 @@ Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def cli(dsn: str) -> Cli:
+def process(dsn: str) -> Cli:
     """Runs `pgrun …` against the test's database."""
 
     def run(*words: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -38,18 +39,24 @@ def cli(dsn: str) -> Cli:
     return run
 
 
-def test_a_run_can_be_submitted_listed_shown_cancelled_and_retried(cli: Cli) -> None:
-    submitted = cli("submit", "CityFacts", "Tell me about Rome.", "--model", "gpt-5-mini", "--session-id", "s")
+@pytest.fixture
+def cli(dsn: str) -> Cli:
+    """The same within this process."""
+    return Commands(PGRUN_DATABASE_URL=dsn)
+
+
+def test_a_run_can_be_submitted_listed_shown_cancelled_and_retried(process: Cli) -> None:
+    submitted = process("submit", "CityFacts", "Tell me about Rome.", "--model", "gpt-5-mini", "--session-id", "s")
     run_id = submitted.stdout.strip()
     assert submitted.returncode == 0
-    assert run_id in cli("ls", "--status", "pending").stdout
-    shown = json.loads(cli("show", run_id, "--json").stdout)
+    assert run_id in process("ls", "--status", "pending").stdout
+    shown = json.loads(process("show", run_id, "--json").stdout)
     assert (shown["input"], shown["kind"], shown["session_id"]) == ("Tell me about Rome.", "agent", "s")
-    assert cli("cancel", run_id).stdout == f"{run_id} cancelled\n"
-    assert cli("retry", run_id).stdout == f"{run_id} pending\n"
-    assert json.loads(cli("ls", "--json").stdout)[0]["status"] == "pending"
-    twice = cli("submit", "CityFacts", "Rome?", "--model", "gpt-5-mini", "--max-attempts", "2").stdout.strip()
-    assert json.loads(cli("show", twice, "--json").stdout)["max_attempts"] == 2
+    assert process("cancel", run_id).stdout == f"{run_id} cancelled\n"
+    assert process("retry", run_id).stdout == f"{run_id} pending\n"
+    assert json.loads(process("ls", "--json").stdout)[0]["status"] == "pending"
+    twice = process("submit", "CityFacts", "Rome?", "--model", "gpt-5-mini", "--max-attempts", "2").stdout.strip()
+    assert json.loads(process("show", twice, "--json").stdout)["max_attempts"] == 2
 
 
 def test_a_run_is_shown_with_its_steps(cli: Cli, conn: Conn) -> None:
@@ -76,30 +83,29 @@ def test_a_run_is_shown_with_its_steps(cli: Cli, conn: Conn) -> None:
     assert [step["duration"] for step in json.loads(cli("show", run_id, "--json").stdout)["steps"]] == [0.25] * 4
 
 
-def test_schedules_can_be_added_listed_paused_run_and_removed(dsn: str, conn: Conn) -> None:
-    def cli(*words: str) -> str:
-        """Within this process: there are many of them."""
-        done = CliRunner().invoke(app, ["schedules", *words], env={"PGRUN_DATABASE_URL": dsn})
-        return done.stdout if done.exit_code == 0 else f"exit code {done.exit_code}"
+def test_schedules_can_be_added_listed_paused_run_and_removed(cli: Cli, conn: Conn) -> None:
+    def schedules(*words: str) -> str:
+        done = cli("schedules", *words)
+        return done.stdout if done.returncode == 0 else f"exit code {done.returncode}"
 
     when = ("--cron", "0 9 * * MON-FRI", "--timezone", "Europe/Berlin", "--options", '{"priority": 2}')
-    assert cli("add", "morning", "News", "What is new?", *when) == "morning added\n"
-    assert cli("add", "wrong", "News", "--cron", "0 25 * * *") == "exit code 2"
-    assert cli("pause", "morning") == "morning paused\n"
-    (head, shown) = cli().splitlines()
+    assert schedules("add", "morning", "News", "What is new?", *when) == "morning added\n"
+    assert schedules("add", "wrong", "News", "--cron", "0 25 * * *") == "exit code 2"
+    assert schedules("pause", "morning") == "morning paused\n"
+    (head, shown) = schedules().splitlines()
     assert head.split()[:3] == ["schedule", "name", "ticks"]
     assert "0 9 * * MON-FRI" in shown
     assert "paused" in shown
-    run_id = cli("run-now", "morning").strip()
+    run_id = schedules("run-now", "morning").strip()
     assert one(conn, "select array[run_id::text, name, input #>> '{}', priority::text] from pgrun.jobs") == [
         *(run_id, "News", "What is new?", "2")
     ]
-    assert cli("resume", "morning", "--json") == '{"schedule":"morning","done":"resumed"}\n'
-    (listed,) = json.loads(cli("--json"))
+    assert schedules("resume", "morning", "--json") == '{"schedule":"morning","done":"resumed"}\n'
+    (listed,) = json.loads(schedules("--json"))
     assert (listed["cron"], listed["timezone"], listed["paused_at"]) == ("0 9 * * MON-FRI", "Europe/Berlin", None)
-    assert cli("remove", "morning") == "morning removed\n"
-    assert cli("remove", "morning") == "exit code 2"
-    assert cli("--json", "remove", "morning") == "exit code 2"  # and not with an option that is lost
+    assert schedules("remove", "morning") == "morning removed\n"
+    assert schedules("remove", "morning") == "exit code 2"
+    assert schedules("--json", "remove", "morning") == "exit code 2"  # and not with an option that is lost
 
 
 def test_a_worker_executes_what_was_submitted_and_wait_prints_it(cli: Cli, dsn: str) -> None:
@@ -268,8 +274,10 @@ def test_what_cannot_be_says_so(cli: Cli, words: list[str], code: int, says: str
         ("", 2, "no database URL: pass one, or set $PGRUN_DATABASE_URL"),
     ],
 )
-def test_a_database_that_is_not_there_is_named_without_its_password(cli: Cli, url: str, code: int, says: str) -> None:
-    refused = cli("ls", PGRUN_DATABASE_URL=url, DATABASE_URL="")
+def test_a_database_that_is_not_there_is_named_without_its_password(
+    process: Cli, url: str, code: int, says: str
+) -> None:
+    refused = process("ls", PGRUN_DATABASE_URL=url, DATABASE_URL="")
     assert says in refused.stderr
     assert "geheim" not in refused.stderr
     assert refused.returncode == code
@@ -282,7 +290,7 @@ def test_an_unknown_name_is_kept_with_a_warning(cli: Cli, conn: Conn) -> None:
     assert conn.execute("select count(*) as n from pgrun.runs where name = 'nobody'").fetchone() == {"n": 1}
 
 
-def test_input_comes_from_stdin_too(cli: Cli, dsn: str, conn: Conn) -> None:
+def test_input_comes_from_stdin_too(dsn: str, conn: Conn) -> None:
     subprocess.run(
         [sys.executable, "-m", "pgrun", "submit", "x", "-", "--model", "m"],
         env={**os.environ, "PGRUN_DATABASE_URL": dsn},
@@ -364,13 +372,13 @@ def test_help_lists_every_command() -> None:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
 
 
-def test_commands_answer_quickly(cli: Cli) -> None:
+def test_commands_answer_quickly(process: Cli) -> None:
     """0.4 s on a quiet machine; the best of many runs, and a wide margin, because this one may be busy."""
     best = 9.0
     for _ in range(30):
         if best < 1.0:
             break
         started = time.monotonic()
-        assert cli("ls").returncode == 0
+        assert process("ls").returncode == 0
         best = min(best, time.monotonic() - started)
     assert best < 1.0

@@ -3,15 +3,13 @@
 import getpass
 import json
 import shlex
-from collections.abc import Iterator
 
 import pytest
+from support.commands import Commands
 from support.database import Conn
-from support.processes import Processes
 from support.rows import row_of
 
 from pgrun._ids import new_run_id
-from pgrun.testing import ModelServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60)]
 
@@ -26,9 +24,8 @@ WAITS = [
 
 
 @pytest.fixture
-def processes(dsn: str, models: ModelServer) -> Iterator[Processes]:
-    with Processes(dsn, models.environ) as started:
-        yield started
+def cli(dsn: str) -> Commands:
+    return Commands(PGRUN_DATABASE_URL=dsn)
 
 
 @pytest.fixture
@@ -43,18 +40,18 @@ def run_id(conn: Conn) -> str:
     return run_id
 
 
-async def says(processes: Processes, *words: str, code: int = 0) -> str:
+def says(cli: Commands, *words: str, code: int = 0) -> str:
     """What a command prints."""
-    command = processes.pgrun(*words)
-    assert await command.ends() == code, command
-    return command.output
+    done = cli(*words)
+    assert done.returncode == code, done
+    return done.stdout + done.stderr
 
 
-async def test_what_show_says_can_be_typed_as_it_stands(processes: Processes, conn: Conn, run_id: str) -> None:
-    listed = await says(processes, "ls", "--status", "paused")
+def test_what_show_says_can_be_typed_as_it_stands(cli: Commands, conn: Conn, run_id: str) -> None:
+    listed = says(cli, "ls", "--status", "paused")
     assert "waits_for" in listed
     assert "confirmation of refund, external of sign, user_input of ship" in listed
-    shown = await says(processes, "show", run_id)
+    shown = says(cli, "show", run_id)
     table = shown[shown.index("waits for a person:") :].splitlines()[1:5]
     assert table == [
         "call_id  name    arguments         question",
@@ -67,9 +64,9 @@ async def test_what_show_says_can_be_typed_as_it_stands(processes: Processes, co
     assert commands[1][-2:] == ["--result", "TEXT"]
     assert json.loads(commands[2][-1]) == {"street": "…"}
     commands[1] += ["--by", "ada"]
-    outputs = [await says(processes, *words) for words in commands[:3]]
+    outputs = [says(cli, *words) for words in commands[:3]]
     assert outputs == [f"{run_id} paused\n", f"{run_id} paused\n", f"{run_id} pending\n"]
-    shown = await says(processes, "show", run_id)
+    shown = says(cli, "show", run_id)
     assert "waits for a person:" not in shown
     table = shown[shown.index("decided by people:") :].splitlines()[1:5]
     me = getpass.getuser()
@@ -89,14 +86,14 @@ async def test_what_show_says_can_be_typed_as_it_stands(processes: Processes, co
     ]
 
 
-async def test_all_can_be_rejected_at_once_with_a_reason(processes: Processes, conn: Conn, run_id: str) -> None:
-    answer = json.loads(await says(processes, "reject", run_id, "--note", "it's too much", "--json"))
+def test_all_can_be_rejected_at_once_with_a_reason(cli: Commands, conn: Conn, run_id: str) -> None:
+    answer = json.loads(says(cli, "reject", run_id, "--note", "it's too much", "--json"))
     assert answer == {"run_id": run_id, "status": "pending"}
     decided = row_of(conn, run_id)["requirements"]
     assert [(each["approved"], each["note"]) for each in decided] == [(False, "it's too much")] * 3
 
 
-async def test_what_cannot_be_is_refused_and_says_what_can(processes: Processes, conn: Conn, run_id: str) -> None:
+def test_what_cannot_be_is_refused_and_says_what_can(cli: Commands, conn: Conn, run_id: str) -> None:
     for words, code, words_of_error in (
         (("approve", run_id), 2, "is executed elsewhere: say what it returned"),
         (("approve", run_id, "--call", "call_9"), 2, "It waits for: call_1 (confirmation of refund), call_2"),
@@ -105,7 +102,7 @@ async def test_what_cannot_be_is_refused_and_says_what_can(processes: Processes,
         (("approve", "nothing"), 2, "is not a UUID"),
         (("reject", new_run_id()), 1, "exists"),
     ):
-        assert words_of_error in await says(processes, *words, code=code)
+        assert words_of_error in says(cli, *words, code=code)
     assert row_of(conn, run_id)["requirements"] == WAITS
-    await says(processes, "cancel", run_id)
-    assert "is cancelled: it waits for nobody" in await says(processes, "approve", run_id, code=2)
+    says(cli, "cancel", run_id)
+    assert "is cancelled: it waits for nobody" in says(cli, "approve", run_id, code=2)
