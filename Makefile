@@ -14,7 +14,7 @@ PROCESSES ?= 3
 TESTS ?= tests
 
 test: lint
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 # The long forms of the tests that break things.
 soak: $(VENV)/.installed

@@ -46,6 +46,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(lambda: shutil.rmtree(os.environ.pop("PGRUN_TEST_DIR"), ignore_errors=True))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is long comes first, in whatever order: else a process ends with it while the others have nothing to do."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).parts[0])  # acceptance, faults, …, unit
+
+
 @pytest.fixture(scope="session")
 def server() -> Iterator[str]:
     """Conninfo of a database from which others can be created."""
