@@ -190,7 +190,7 @@ def _make_task(*args: Any, **options: Any) -> Any:
 
 
 def _cancel_run(run_id: str) -> Coroutine[Any, Any, bool | None]:
-    from pgrun.agent import cancel_anywhere
+    from pgrun._agents_here import cancel_anywhere
 
     return cancel_anywhere(run_id)
 

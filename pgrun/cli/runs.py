@@ -325,8 +325,8 @@ def _each(run_ids: list[str], verb: str, database_url: str | None, schema: str, 
 
 async def _stop(verbs: Any, left: Any) -> None:
     """Has providers stop what they still work on."""
+    from pgrun._agents_here import known_definition
     from pgrun._stopping import stop_left_calls
-    from pgrun.agent import known_definition
 
     await stop_left_calls(verbs, left, known_definition)
 

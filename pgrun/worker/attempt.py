@@ -16,7 +16,7 @@ import anyio
 from pydantic import ValidationError
 from pydantic_core import from_json, to_json
 
-from pgrun.agent import known_definition
+from pgrun._agents_here import known_definition
 from pgrun.db.records import Claimed, Ending
 from pgrun.db.verbs import Verbs
 from pgrun.errors import AnswerQueued, AttemptError, QuotaExceeded, UsageError

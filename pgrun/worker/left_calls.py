@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
+from pgrun._agents_here import known_definition
 from pgrun._jitter import uniform
 from pgrun._stopping import stop_left_calls
-from pgrun.agent import known_definition
 from pgrun.db.verbs import Verbs
 from pgrun.errors import DatabaseError
 

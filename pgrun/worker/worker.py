@@ -14,8 +14,8 @@ from uuid import uuid4
 import anyio
 
 from pgrun import events
+from pgrun._agents_here import registered_agents
 from pgrun._jitter import uniform
-from pgrun.agent import registered_agents
 from pgrun.db import listener
 from pgrun.db.postgres import Connected, PostgresDb
 from pgrun.db.records import Claimed, Look, WorkerCard

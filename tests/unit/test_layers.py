@@ -25,8 +25,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(("_task_execution", "_task_process", "tools", "media"), 3),
     **dict.fromkeys(
         (
-            *("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task"),
-            "_stopping",
+            *("agent", "_agent_asks", "_agent_decides", "_agent_declared", "_agent_looks", "_agent_options"),
+            *("_agent_runs", "_agent_talks", "_agents_here", "_stopping", "streaming", "task"),
         ),
         3,
     ),
