@@ -17,9 +17,10 @@ from pgrun import events
 from pgrun._agents_here import registered_agents
 from pgrun._jitter import uniform
 from pgrun.db import listener
-from pgrun.db.postgres import Connected, PostgresDb
+from pgrun.db.connected import Connected
+from pgrun.db.declared import write_declared
+from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import Claimed, Look, WorkerCard
-from pgrun.db.schedules import write_declared
 from pgrun.errors import DatabaseError, UsageError
 from pgrun.run.stream import Stream
 from pgrun.task import registered_tasks

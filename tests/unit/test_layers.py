@@ -35,7 +35,7 @@ LAYERS: dict[str, int] = {
 }
 """A module has the layer of the longest name here that it begins with; "" is the package's face."""
 
-UPWARDS = {("db.postgres", "task"): "for type checkers: db.task() makes what users declare"}
+UPWARDS = {("db.tasks", "task"): "for type checkers: db.task() makes what users declare"}
 """Imports from a higher layer that are never executed."""
 
 HALVES = {"run": "agents", "models": "agents", "db": "queue"}
