@@ -22,13 +22,14 @@ from pgrun.db.verbs import Verbs
 from pgrun.errors import AnswerQueued, AttemptError, QuotaExceeded, UsageError
 from pgrun.retry import RetryPolicy
 from pgrun.run._storable import storable_text
-from pgrun.run.base import RunMetrics, ToolExecution
+from pgrun.run.base import ToolExecution
 from pgrun.run.children import Children, ChildrenOpen
 from pgrun.run.context import RunContext
 from pgrun.run.conversation import Past
 from pgrun.run.definition import AgentDefinition
 from pgrun.run.execution import Execution
 from pgrun.run.journal import Journal
+from pgrun.run.metrics import RunMetrics
 from pgrun.run.output import OutputSchema, known_type
 from pgrun.run.requirement import RunPaused
 from pgrun.run.stream import Stream

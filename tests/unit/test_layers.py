@@ -20,7 +20,7 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(("run.base", "run.event", "run.requirement", "run.terms", "models.base", "retry", "schedule"), 1),
     "verdict": 0,
-    **dict.fromkeys(("run.abandon", "run.progress", "run.task_context"), 1),
+    **dict.fromkeys(("run.abandon", "run.metrics", "run.progress", "run.task_context"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
     **dict.fromkeys(("_task_execution", "_task_process", "tools", "media"), 3),
     **dict.fromkeys(
