@@ -11,7 +11,7 @@ from pgrun.db.verbs import Verbs
 from pgrun.run.base import RunFailure
 from pgrun.run.children import AgentTool, Answered, Children, shown
 from pgrun.run.metrics import RunMetrics
-from pgrun.worker.history import patiently
+from pgrun.worker.patience import patiently
 
 Submit = Callable[[NewRun], Awaitable[datetime | None]]
 """Returns None if a run with this id was there before."""
