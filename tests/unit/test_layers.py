@@ -15,7 +15,19 @@ PACKAGE = Path(pgrun.__file__).parent
 
 LAYERS: dict[str, int] = {
     **dict.fromkeys(
-        ("errors", "settings", "events", "_context", "_hosting", "_ids", "_jitter", "_durations", "_threads", "_sync"),
+        (
+            "errors",
+            "settings",
+            "events",
+            "_calling",
+            "_context",
+            "_hosting",
+            "_ids",
+            "_jitter",
+            "_durations",
+            "_threads",
+            "_sync",
+        ),
         0,
     ),
     **dict.fromkeys(("run.base", "run.event", "run.requirement", "run.terms", "models.base", "retry", "schedule"), 1),
