@@ -38,7 +38,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         (
             *("agent", "_agent_asks", "_agent_decides", "_agent_declared", "_agent_looks", "_agent_options"),
-            *("_agent_runs", "_agent_talks", "_agents_here", "_stopping", "streaming", "task"),
+            *("_agent_runs", "_agent_talks", "_agents_here", "_reaching", "_stopping", "streaming", "task"),
         ),
         3,
     ),
