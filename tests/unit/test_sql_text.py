@@ -11,7 +11,7 @@ PACKAGE = Path(pgrun.__file__).parent
 
 ALLOWED = {
     (
-        "db/_runtime.py",
+        "db/_pool.py",
         "select pg_backend_pid()",
     ): "asks the connection about itself, before anything is known of a schema",
     ("db/listener.py", 'listen "'): "psql cannot run it with a variable for the channel",
