@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
     from pgrun.retry import RetryPolicy as RetryPolicy
     from pgrun.run.base import Run as Run
-    from pgrun.run.base import RunMetrics as RunMetrics
     from pgrun.run.base import RunOutput as RunOutput
     from pgrun.run.base import RunStatus as RunStatus
     from pgrun.run.base import ToolExecution as ToolExecution
@@ -56,6 +55,7 @@ if TYPE_CHECKING:
     from pgrun.run.event import RunEvent as RunEvent
     from pgrun.run.media import File as File
     from pgrun.run.media import Image as Image
+    from pgrun.run.metrics import RunMetrics as RunMetrics
     from pgrun.run.progress import Progress as Progress
     from pgrun.run.requirement import RunRequirement as RunRequirement
     from pgrun.run.task_context import SyncTaskContext as SyncTaskContext
@@ -147,7 +147,7 @@ _HOMES = {
     "RunContext": "pgrun.run.context",
     "RunEvent": "pgrun.run.event",
     "RunInput": "pgrun.run.context",
-    "RunMetrics": "pgrun.run.base",
+    "RunMetrics": "pgrun.run.metrics",
     "RunOutput": "pgrun.run.base",
     "RunRequirement": "pgrun.run.requirement",
     "RunStatus": "pgrun.run.base",
@@ -190,7 +190,7 @@ def _make_task(*args: Any, **options: Any) -> Any:
 
 
 def _cancel_run(run_id: str) -> Coroutine[Any, Any, bool | None]:
-    from pgrun.agent import cancel_anywhere
+    from pgrun._agents_here import cancel_anywhere
 
     return cancel_anywhere(run_id)
 

@@ -1,33 +1,23 @@
 """What an agent lets people decide: the calls that its paused runs wait for."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, TypeVar, overload
 
+from pgrun._agent_declared import Declared
 from pgrun._agent_runs import Handle, checked, read, schema_of
 from pgrun._ids import check_run_id
 from pgrun._sync import run_sync
-from pgrun.db.postgres import PostgresDb
 from pgrun.db.waiting import not_found
 from pgrun.run.base import RunOutput
-from pgrun.run.output import OutputSchema
 from pgrun.run.requirement import RunRequirement, mark_stored, not_stored
 
 S = TypeVar("S")
 Requirements = Iterable[RunRequirement]
 
 
-class Decides(ABC):
+class Decides(Declared):
     """These methods of `Agent`."""
-
-    @abstractmethod
-    def _needs_db(self) -> PostgresDb:
-        """The database of the agent."""
-
-    @abstractmethod
-    def _schema_for(self, row: Mapping[str, Any]) -> OutputSchema[Any] | None:
-        """The agent's own type, if the run was made with it."""
 
     @overload
     async def acontinue_run(

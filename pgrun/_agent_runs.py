@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 
 from pgrun import _hosting
-from pgrun.db.awaiting import look_at
+from pgrun._reaching import Reaches
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import NewRun
 from pgrun.run.base import RunOutput, output_from_row, result_of
@@ -20,23 +20,17 @@ from pgrun.streaming import read_events
 Row = Mapping[str, Any]
 
 
-class Handle:
-    """How a `RunOutput` waits for its run, which had not ended at `since`."""
+class Handle(Reaches):
+    """How a `RunOutput` reaches its run."""
 
     def __init__(self, db: PostgresDb, schema: OutputSchema[Any] | None, *, since: float = 0.0) -> None:
         self._db = db
         self.schema = schema
         self._since = since
 
-    async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
-        return self.read(await self._db.wait_for(run_id, timeout, since=self._since))
-
-    async def look(self, run_id: str) -> RunOutput[Any]:
-        return self.read(await look_at((await self._db.connected()).verbs, run_id))
-
     async def cancel(self, run_id: str) -> bool:
         cancelled = await _hosting.cancel_run(run_id)  # which has providers stop, too
-        return await self._db.acancel_run(run_id) if cancelled is None else cancelled
+        return await super().cancel(run_id) if cancelled is None else cancelled
 
     def read(self, row: Row) -> RunOutput[Any]:
         return read(self._db, row, self.schema)

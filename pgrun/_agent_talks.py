@@ -1,12 +1,12 @@
-"""What an agent lets people do with what is under way: say something to an open run, read and change the state of a session."""
+"""What an agent lets people do with what is under way: say something to an open run, cancel it, change the state of a session."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from pgrun._agent_declared import Declared
+from pgrun._agents_here import cancel
 from pgrun._ids import check_run_id
 from pgrun._sync import run_sync
-from pgrun.db.postgres import PostgresDb
 from pgrun.errors import UsageError
 from pgrun.run._storable import to_jsonable
 from pgrun.run.base import RunStatus
@@ -14,12 +14,26 @@ from pgrun.run.options import check_name
 from pgrun.run.state import Change, merging
 
 
-class Talks(ABC):
+class Talks(Declared):
     """These methods of `Agent`."""
 
-    @abstractmethod
-    def _needs_db(self) -> PostgresDb:
-        """The database of the agent."""
+    async def acancel_run(self, run_id: str) -> bool:
+        """Cancels a run, whoever executes it: one that waits at once, a running one by stopping its call to the model.
+
+        A provider that goes on with an answer by itself is told to stop: by the worker that executes the run, or from here if
+        that worker is dead.
+
+        Returns:
+            Whether it is cancelled or being cancelled; False if it had already ended otherwise.
+
+        Raises:
+            RunNotFound: There is no such run.
+        """
+        return await cancel(self._needs_db(), check_run_id(run_id))
+
+    def cancel_run(self, run_id: str) -> bool:
+        """The same as `acancel_run`, for code without an event loop."""
+        return run_sync(self.acancel_run, run_id)
 
     async def asteer(self, run_id: str, message: str) -> RunStatus:
         """Says something to a run that is under way: the model reads it before its next answer, also if it was about to end.

@@ -9,8 +9,8 @@ from pgrun.db.records import LeftCall
 from pgrun.db.verbs import Verbs
 from pgrun.errors import PgrunError
 from pgrun.models.base import BackgroundModel
-from pgrun.run.base import RunMetrics
 from pgrun.run.definition import AgentDefinition
+from pgrun.run.metrics import RunMetrics
 
 _log = logging.getLogger("pgrun")
 

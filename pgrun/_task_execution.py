@@ -1,13 +1,11 @@
 """How the function of a task is called: async here, plain in a thread or a process; inside of its middleware."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
 
-import anyio
-import anyio.to_thread
-
+from pgrun._calling import call_in_thread
 from pgrun._task_process import call_in_process, check_reachable
 from pgrun.errors import UsageError
 from pgrun.run._arguments import Arguments, Result
@@ -67,8 +65,8 @@ class Execution:
         elif self._processes:
             call = partial(self._call_in_process, data)
         else:
-            kwargs = self._arguments.load(data) | self.given(context)
-            call = partial(self._call_in_thread, kwargs, may_leave=may_leave)
+            function = partial(self._function, **self._arguments.load(data), **self.given(context))
+            call = partial(call_in_thread, function, may_leave=may_leave)
         for each in reversed(middleware):
             assert context is not None
             call = partial(each, context, call)
@@ -76,9 +74,3 @@ class Execution:
 
     async def _call_in_process(self, data: str) -> Any:
         return self._result.load(await call_in_process(self._name, self._function, data))
-
-    async def _call_in_thread(self, kwargs: dict[str, Any], *, may_leave: bool) -> Any:
-        # No limit of its own, anyio's is 40 for all: the slots of the worker are one.
-        call, limiter = partial(self._function, **kwargs), anyio.CapacityLimiter(1)
-        value = await anyio.to_thread.run_sync(call, limiter=limiter, abandon_on_cancel=may_leave)
-        return await value if isinstance(value, Awaitable) else value

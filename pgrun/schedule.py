@@ -29,7 +29,6 @@ LATE = timedelta(seconds=60)
 MOST_MISSED = 100
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _SHORTEST = timedelta(seconds=0.1)
 _LONGEST = timedelta(days=36_600)
 # From which moment before now to look for the last ticks: the nearest from which there are enough.

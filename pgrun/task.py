@@ -8,9 +8,9 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack
 
 from pgrun._context import in_own_context
 from pgrun._ids import new_run_id, new_run_ids
+from pgrun._reaching import Reaches
 from pgrun._sync import run_sync
 from pgrun._task_execution import Execution
-from pgrun.db.awaiting import look_at
 from pgrun.db.postgres import PostgresDb
 from pgrun.db.records import NewRun
 from pgrun.errors import UsageError
@@ -232,22 +232,13 @@ def _retry(policy: RetryPolicy | None, max_attempts: int | None) -> RetryPolicy:
     return replace(RetryPolicy(), max_attempts=max_attempts)
 
 
-class _Handle:
-    """How a `Run` waits for its result; it had not ended at `since`."""
+class _Handle(Reaches):
+    """How a `Run` reaches its result."""
 
     def __init__(self, db: PostgresDb, task: Task[Any, Any], *, since: float) -> None:
         self._db = db
         self._task = task
         self._since = since
-
-    async def wait(self, run_id: str, timeout: float | None) -> RunOutput[Any]:
-        return self.read(await self._db.wait_for(run_id, timeout, since=self._since))
-
-    async def look(self, run_id: str) -> RunOutput[Any]:
-        return self.read(await look_at((await self._db.connected()).verbs, run_id))
-
-    async def cancel(self, run_id: str) -> bool:
-        return await self._db.acancel_run(run_id)
 
     def read(self, row: Mapping[str, Any]) -> RunOutput[Any]:
         completed = row["status"] == "completed"

@@ -19,11 +19,11 @@ from support.database import Conn
 from support.settings import FAST
 
 from pgrun import PostgresDb, events
+from pgrun._agents_here import _registry
 from pgrun._sync import run_sync
-from pgrun.agent import _registry
+from pgrun.db.declared import declared_schedules
 from pgrun.db.embedded import EmbeddedPostgres
 from pgrun.db.embedded._locks import is_locked
-from pgrun.db.schedules import declared_schedules
 from pgrun.task import registered_tasks
 from pgrun.testing import ModelServer
 

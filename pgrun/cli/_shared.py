@@ -12,6 +12,8 @@ import typer
 
 from pgrun.errors import PgrunError, UsageError
 
+RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)]
+RunIds = Annotated[list[str], typer.Argument(metavar="RUN_ID...", show_default=False)]
 DatabaseUrl = Annotated[
     str | None,
     typer.Option(

@@ -4,7 +4,7 @@ import gc
 
 import typer
 
-from pgrun.cli import decide, demo, operate, queues, runs, schedules, streams
+from pgrun.cli import decide, demo, intervene, operate, queues, runs, schedules, streams, submit
 
 app = typer.Typer(
     name="pgrun",
@@ -16,7 +16,8 @@ app = typer.Typer(
 )
 for command in (
     *(demo.demo, operate.migrate, operate.worker),
-    *(runs.submit, runs.ls, runs.show, runs.wait, streams.tail, runs.steer, runs.cancel, runs.retry),
+    *(submit.submit, runs.ls, runs.show, runs.wait, streams.tail),
+    *(intervene.steer, intervene.cancel, intervene.retry),
     *(decide.approve, decide.reject),
     *(queues.pause, queues.resume),
     *(operate.prune, operate.stats),

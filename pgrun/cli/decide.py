@@ -8,11 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, open_db, run
+from pgrun.cli._shared import AsJson, DatabaseUrl, RunId, Schema, open_db, run
 from pgrun.cli._show import Row, show_json, show_table
 from pgrun.errors import UsageError
 
-RunId = Annotated[str, typer.Argument(metavar="RUN_ID", show_default=False)]
 Call = Annotated[
     str | None, typer.Option(help="Only this call of those that it waits for, by its call_id.", show_default=False)
 ]

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from pgrun._durations import seconds_of
+from pgrun.cli._input import json_of, object_of
 from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, fail, open_db, run
 from pgrun.cli._show import Row, show_json, show_table
-from pgrun.cli.runs import json_of, object_of
 from pgrun.errors import UsageError
 
 Name = Annotated[str, typer.Argument(metavar="SCHEDULE", help="Name of the schedule.", show_default=False)]

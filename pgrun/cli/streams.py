@@ -5,9 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pgrun.cli._shared import AsJson, DatabaseUrl, Schema, open_db, run
+from pgrun.cli._shared import AsJson, DatabaseUrl, RunId, Schema, open_db, run
 from pgrun.cli._show import show_json
-from pgrun.cli.runs import RunId
 
 if TYPE_CHECKING:
     from pgrun.run.event import RunEvent

@@ -22,6 +22,7 @@ from psycopg_pool import AsyncConnectionPool
 from pgrun.db._address import Address
 from pgrun.db._connection import Connection, Row, connection
 from pgrun.db._failures import is_passing, translated
+from pgrun.db._pool import is_direct, make_pool
 from pgrun.db._shielding import to_its_end
 from pgrun.db.statements import statement
 from pgrun.settings import Settings
@@ -29,8 +30,6 @@ from pgrun.settings import Settings
 Params = Mapping[str, Any]
 T = TypeVar("T")
 R = TypeVar("R")
-
-_RETRY = 1.0  # seconds between attempts to connect while the database is away
 
 _log = logging.getLogger("pgrun.db")
 
@@ -75,7 +74,7 @@ class Runtime:
             if self._root is not None:  # somebody else was faster
                 return  # type: ignore[unreachable]
             await self.with_connection(prepare, deadline=self._settings.statement_timeout)
-            self._pool = self._make_pool()
+            self._pool = make_pool(self.address, self._settings, prepares=self._prepares)
             ready = anyio.Event()
             # The one bare task of pgrun: it owns every other one of this loop. Nobody closes a PostgresDb in a script
             # that ends; asyncio.run cancels this task then, and each service in its group says goodbye to the database.
@@ -193,34 +192,12 @@ class Runtime:
         try:
             with anyio.fail_after(deadline, shield=True):
                 async with connection(self.address) as conn:
-                    self._prepares = await _is_direct(conn)
+                    self._prepares = await is_direct(conn)
                     result = await work(conn)
         except (psycopg.Error, OSError) as error:
             raise translated(error, self.address.shown) from error
         self._answered = True
         return result
-
-    def _make_pool(self) -> AsyncConnectionPool[Connection]:
-        return AsyncConnectionPool(
-            self.address.conninfo,
-            kwargs={
-                "autocommit": True,
-                "row_factory": dict_row,
-                # Behind a transaction pooler the next statement may run where the PREPARE was never seen.
-                "prepare_threshold": 0 if self._prepares else None,
-            },
-            min_size=1,
-            max_size=self._settings.pool_size,
-            open=False,
-            # To its place in the queue until the deadline: whoever gives up earlier would have to queue up again.
-            timeout=self._settings.statement_timeout,
-            # The pool tries again after twice as long each time, and would still rest when the database has long been back.
-            reconnect_timeout=_RETRY,
-            reconnect_failed=AsyncConnectionPool.check,  # which lets it begin anew
-            num_workers=1,
-            name="pgrun",
-            configure=_keep_plans if self._prepares else _tell_notices,
-        )
 
     async def _live(self, ready: anyio.Event) -> None:
         assert self._pool is not None
@@ -259,26 +236,3 @@ async def _keep_up(service: Callable[[], Coroutine[Any, Any, None]], name: str) 
         except Exception:
             _log.exception("%s failed and is started again", name)
         await anyio.sleep(1)
-
-
-async def _keep_plans(conn: Connection) -> None:
-    await _tell_notices(conn)
-    await conn.execute(statement("keep_plans", "pgrun"))
-
-
-async def _tell_notices(conn: Connection) -> None:
-    """What SQL functions warn about is logged."""
-    conn.add_notice_handler(_log_notice)
-
-
-def _log_notice(notice: psycopg.errors.Diagnostic) -> None:
-    if notice.severity_nonlocalized == "WARNING":
-        hint = f" {notice.message_hint}" if notice.message_hint else ""
-        _log.warning("%s.%s", notice.message_primary, hint)
-
-
-async def _is_direct(conn: Connection) -> bool:
-    """Whether no pooler stands between: PgBouncer gives its clients a backend pid of its own making."""
-    cursor = await conn.execute("select pg_backend_pid() as pid")
-    row = await cursor.fetchone()
-    return row is not None and row["pid"] == conn.info.backend_pid

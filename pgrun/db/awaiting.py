@@ -1,7 +1,6 @@
 """Waiting for many runs: ids and handles of any agents and tasks, each read as whoever made its handle reads it."""
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from functools import partial
@@ -12,8 +11,9 @@ import anyio
 from pgrun._ids import check_run_id
 from pgrun._sync import iterate_sync, run_sync
 from pgrun.db._connection import Row
+from pgrun.db.hearing import Hears
 from pgrun.db.verbs import Verbs
-from pgrun.db.waiting import Waiting, check_timeout, not_found
+from pgrun.db.waiting import check_timeout, not_found
 from pgrun.errors import UsageError
 from pgrun.run.base import Run, RunHandle, RunOutput, output_from_row
 
@@ -67,16 +67,8 @@ class Completions(Generic[T]):
         return iterate_sync(self._outputs)
 
 
-class Awaits(ABC):
+class Awaits(Hears):
     """These methods of `PostgresDb`."""
-
-    @abstractmethod
-    async def _wait(self, run_ids: list[str], timeout: float | None, *, first: bool) -> dict[str, Row]:
-        """The rows of runs once they have ended, or with `first` of those that have once there is one."""
-
-    @abstractmethod
-    async def _waiters(self) -> Waiting:
-        """Those of the running event loop."""
 
     @overload
     async def await_runs(
@@ -178,7 +170,7 @@ class Awaits(ABC):
             dict.fromkeys(wanted.run_ids),
             math.inf if timeout is None else anyio.current_time() + timeout,
         )
-        waiting = await self._waiters()
+        waiting = (await self._with_waiters()).waiting
         async with aclosing(waiting.each(wanted.run_ids, deadline)) as rows:
             async for row in rows:
                 del open_ids[str(row["run_id"])]

@@ -1,14 +1,13 @@
 """Queues as operators control them, live in the database: their limits, pauses, and what they hold at present."""
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import isfinite
-from typing import Any, Protocol, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from pgrun._durations import is_duration
 from pgrun._sync import run_sync
-from pgrun.db.verbs import Verbs
+from pgrun.db.connected import Connects
 from pgrun.errors import UsageError
 
 _INT = 2**31 - 1
@@ -30,16 +29,8 @@ class QueueLimits(TypedDict, total=False):
     `rate`, at least 1. With 1 they start one by one, at equal intervals."""
 
 
-class _Connected(Protocol):
-    verbs: Verbs
-
-
-class QueueControl(ABC):
+class QueueControl(Connects):
     """What a `PostgresDb` can do with queues."""
-
-    @abstractmethod
-    async def connected(self) -> _Connected:
-        """The database in use by the running event loop."""
 
     async def aset_queue(self, queue: str, **limits: Unpack[QueueLimits]) -> None:
         """Sets limits of a queue, which is declared by that; they hold for whatever starts from then on.
@@ -55,7 +46,7 @@ class QueueControl(ABC):
                 raise UsageError(f"queues have no {name}=; there are {', '.join(_CHECKS)}")
             if value is not None:
                 _CHECKS[name](name, value)
-        await (await self.connected()).verbs.set_queue(queue, limits)
+        await (await self._verbs()).set_queue(queue, limits)
 
     def set_queue(self, queue: str, **limits: Unpack[QueueLimits]) -> None:
         """The same as `aset_queue`, for code without an event loop."""
@@ -69,7 +60,7 @@ class QueueControl(ABC):
         _check_queue(queue)
         if resume_after is not None and not is_duration(resume_after):
             raise UsageError(f"resume_after={resume_after!r}: seconds from now, 0 or more, at most a century")
-        await (await self.connected()).verbs.pause_queue(queue, resume_after)
+        await (await self._verbs()).pause_queue(queue, resume_after)
 
     def pause_queue(self, queue: str, *, resume_after: float | None = None) -> None:
         """The same as `apause_queue`, for code without an event loop."""
@@ -78,7 +69,7 @@ class QueueControl(ABC):
     async def aresume_queue(self, queue: str) -> None:
         """Ends a pause; workers look at once."""
         _check_queue(queue)
-        await (await self.connected()).verbs.resume_queue(queue)
+        await (await self._verbs()).resume_queue(queue)
 
     def resume_queue(self, queue: str) -> None:
         """The same as `aresume_queue`, for code without an event loop."""
@@ -86,7 +77,7 @@ class QueueControl(ABC):
 
     async def aqueues(self) -> dict[str, Mapping[str, Any]]:
         """What waits and runs in each queue, its limits and how far they are used: the columns of the view `queue_stats`."""
-        rows = await (await self.connected()).verbs.queue_stats()
+        rows = await (await self._verbs()).queue_stats()
         return {row["queue"]: row for row in rows}
 
     def queues(self) -> dict[str, Mapping[str, Any]]:

@@ -218,6 +218,17 @@ class TaskRun(NamedTuple):
     """Those that earlier attempts have recorded: step, kind, name, data, remaining; see `get_task_run.sql`."""
 
 
+class Unfinished(NamedTuple):
+    """What earlier attempts have left unfinished."""
+
+    requirements: list[dict[str, Any]]
+    """What the run has waited for people for, as JSON data."""
+    begun: dict[int, int]
+    """The steps that have begun and not ended, with how often."""
+    call: dict[str, Any] | None
+    """The call of the model that was under way: step, response_id."""
+
+
 class Kept(NamedTuple):
     """What a run learns when it records a step."""
 

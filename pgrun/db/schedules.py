@@ -3,48 +3,17 @@
 Nothing fires here: workers do that (`worker/schedules.py`), wherever the schedule came from.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from pgrun._ids import new_run_id
 from pgrun._sync import run_sync
-from pgrun.db.records import NewRun, NewSchedule
-from pgrun.db.verbs import Verbs
-from pgrun.errors import UsageError
-from pgrun.schedule import Missed, Timing, check_missed
-
-_STORED = ("session_id", "priority", "max_attempts", "multitask", "metadata", "context", "concurrency_key", "weight")
-"""What of a run's options is stored with its schedule."""
-
-_OF_THE_TARGET = (
-    "run_id",
-    "kind",
-    "name",
-    "input",
-    "queue",
-    "session_table",
-    "definition",
-    "output_schema",
-    "content_type",
-)
-"""What has a column of its own, or is taken as the target is declared when a tick is fired."""
-
-
-class Target(Protocol):
-    """What a schedule can run: an agent, or a task."""
-
-    name: str
-
-    def template(self, input: Any, options: Mapping[str, Any]) -> NewRun:
-        """What its runs are like; without a run_id unless one was chosen.
-
-        Raises:
-            UsageError: The input or an option cannot be.
-        """
+from pgrun.db.declared import Declared, declare, make_known
+from pgrun.db.planning import Target, plan, timing_of
+from pgrun.db.submitting import Submitting
+from pgrun.schedule import Missed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,12 +63,8 @@ class Schedule:
     declared_at: datetime | None
 
 
-class Scheduling(ABC):
+class Scheduling(Submitting):
     """These methods of `PostgresDb`."""
-
-    @abstractmethod
-    async def _verbs(self, *, hosting: str = "") -> Verbs:
-        """The verbs of the running event loop; this process may have to execute runs of the queue `hosting` from now on."""
 
     def declare_schedule(
         self,
@@ -123,10 +88,8 @@ class Scheduling(ABC):
         Raises:
             UsageError: Something cannot be, or another schedule of that name was declared.
         """
-        new = _schedule(target, input, name, _timing(cron, every, at, timezone), missed, options)
-        if (known := _declared.get(new.schedule)) and known.new != new:
-            raise UsageError(f'schedule "{new.schedule}" is declared already; give this one another name=')
-        _declared[new.schedule] = Declared(self, target, new)
+        new = plan(target, input, name, timing_of(cron, every, at, timezone), missed, options)
+        declare(Declared(self, target, new))
 
     async def aschedule(
         self,
@@ -164,13 +127,11 @@ class Scheduling(ABC):
         Raises:
             UsageError: Something cannot be; nothing was changed.
         """
-        new = _schedule(target, input, name, _timing(cron, every, at, timezone), missed, options)
-        if declare := getattr(
-            target, "adeclare", None
-        ):  # an agent: workers that have not imported it know it from there
-            await declare(self)
-        await (await self._verbs()).set_schedule(new)
-        await self._verbs(hosting=new.queue)
+        new = plan(target, input, name, timing_of(cron, every, at, timezone), missed, options)
+        await make_known(self, target)
+        connected = await self.connected()
+        await connected.verbs.set_schedule(new)
+        self._take_in(connected, new.queue)
         return new.schedule
 
     def schedule(
@@ -244,87 +205,3 @@ class Scheduling(ABC):
     def schedules(self) -> list[Schedule]:
         """The same as `aschedules`, for code without an event loop."""
         return run_sync(self.aschedules)
-
-
-class Declared(NamedTuple):
-    """A schedule that code has declared, and through which database."""
-
-    db: Scheduling
-    target: Target
-    new: NewSchedule
-
-
-_declared: dict[str, Declared] = {}
-
-
-def declared_schedules() -> dict[str, Declared]:
-    """The schedules that this process has declared, by name."""
-    return _declared
-
-
-async def write_declared(db: Scheduling, *, all_of_them: bool) -> None:
-    """Writes what this process has declared in its code: all of it, for a daemon with a database of its own, or that of `db`."""
-    verbs = await db._verbs()
-    for declared in [*_declared.values()]:
-        if all_of_them or declared.db is db:
-            await _declare_target(db, declared.target)
-            await verbs.declare_schedule(declared.new)
-
-
-async def _declare_target(db: Scheduling, target: Target | str) -> None:
-    """Makes an agent known in the database, for workers that have not imported it; and runs of its name are an agent's."""
-    if declare := getattr(target, "adeclare", None):
-        await declare(db)
-
-
-def _timing(cron: str | None, every: float | timedelta | None, at: datetime | None, timezone: str) -> Timing:
-    if every is not None and not isinstance(every, timedelta):
-        try:
-            every = timedelta(seconds=every)
-        except (TypeError, ValueError, OverflowError):
-            raise UsageError(f"every={every!r}: seconds, or a timedelta") from None
-    return Timing(cron=cron, every=every, at=at, timezone=timezone)
-
-
-def _schedule(
-    target: Target | str,
-    input: Any,
-    name: str | None,
-    timing: Timing,
-    missed: str,
-    options: Mapping[str, Any],
-) -> NewSchedule:
-    like = _Named(target) if isinstance(target, str) else target
-    template = like.template(input, options)
-    if template.run_id:
-        raise UsageError("run_id= is for one run; a schedule has many")
-    if template.terms is not None:
-        raise UsageError(f"{template.terms.said[0]}= is not for runs of a schedule; there are {', '.join(_STORED)}")
-    for column, default in NewRun._field_defaults.items():
-        if column not in (*_STORED, *_OF_THE_TARGET) and getattr(template, column) != default:
-            raise UsageError(f"{column}= is not for runs of a schedule; there are {', '.join(_STORED)}")
-    return NewSchedule(
-        schedule=name or template.name,
-        name=template.name,
-        input=template.input,
-        queue=template.queue,
-        cron=timing.cron,
-        every=timing.every,
-        at=timing.at,
-        timezone=timing.timezone,
-        missed=check_missed(missed),
-        options={column: value for column in _STORED if (value := getattr(template, column))},
-    )
-
-
-class _Named:
-    """An agent or task that this process knows by its name alone; what its runs are told is checked when it is stored."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def template(self, input: Any, options: Mapping[str, Any]) -> NewRun:
-        if strange := sorted({*options} - {*_STORED, "queue", "run_id", "delay"}):
-            raise UsageError(f"runs of a schedule have no option {strange[0]}=")
-        like = NewRun(run_id="", kind="", name=self.name, input={} if input is None else input, max_attempts=0)
-        return like._replace(**options)

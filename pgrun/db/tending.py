@@ -1,25 +1,20 @@
 """What operators, and programs that operate, do with runs by their ids or by what they have in common: cancel, retry, prune."""
 
-from abc import ABC, abstractmethod
 from functools import partial
 
 from pgrun._ids import check_run_id
 from pgrun._sync import run_sync
+from pgrun.db.connected import Connects
 from pgrun.db.pruning import Prunable, prune
 from pgrun.db.redriving import Failed, retry_failed
-from pgrun.db.verbs import Verbs
 
 
-class Tends(ABC):
+class Tends(Connects):
     """These methods of `PostgresDb`."""
-
-    @abstractmethod
-    async def _reach(self) -> Verbs:
-        """The verbs of the running event loop."""
 
     async def acancel_run(self, run_id: str) -> bool:
         """Cancels a run of any agent or task, whoever executes it; else as `Run.acancel`."""
-        return await (await self._reach()).cancel(check_run_id(run_id)) in ("cancelled", "cancelling")
+        return await (await self._verbs()).cancel(check_run_id(run_id)) in ("cancelled", "cancelling")
 
     def cancel_run(self, run_id: str) -> bool:
         """The same as `acancel_run`, for code without an event loop."""
@@ -49,7 +44,7 @@ class Tends(ABC):
             UsageError: An argument cannot be.
         """
         which = Failed(queue=queue, name=name, error_type=error_type, since=since)
-        return await retry_failed(await self._reach(), which, limit=limit)
+        return await retry_failed(await self._verbs(), which, limit=limit)
 
     def retry_runs(
         self,
@@ -82,7 +77,7 @@ class Tends(ABC):
             UsageError: An argument cannot be; nothing was deleted.
         """
         which = Prunable(older_than=older_than, status=status, queue=queue, name=name)
-        return await prune(await self._reach(), which)
+        return await prune(await self._verbs(), which)
 
     def prune(
         self, older_than: float, *, status: str | None = None, queue: str | None = None, name: str | None = None

@@ -9,7 +9,7 @@ from typing import Any
 
 from pgrun.errors import ModelUnavailable
 from pgrun.models._openai_failures import uncertain
-from pgrun.run.base import RunMetrics
+from pgrun.run.metrics import RunMetrics
 
 
 def given(value: Any, *path: str) -> Any:

@@ -10,7 +10,7 @@ from pgrun.errors import AttemptError, UsageError
 from pgrun.models._openai_client import NO_KEY, Account
 from pgrun.models._prices import cost_of
 from pgrun.models.base import ModelResponse
-from pgrun.run.base import RunMetrics
+from pgrun.run.metrics import RunMetrics
 
 
 class OpenAIModel:

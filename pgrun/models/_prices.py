@@ -1,6 +1,6 @@
 """What calls cost, by the price lists of the genai-prices package: what the provider is likely to bill, as far as it is known."""
 
-from pgrun.run.base import RunMetrics
+from pgrun.run.metrics import RunMetrics
 
 
 def preload() -> None:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pgrun.errors import ModelRejected, UsageError
-from pgrun.run.base import RunMetrics
+from pgrun.run.metrics import RunMetrics
 
 
 @dataclass(frozen=True)

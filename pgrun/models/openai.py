@@ -26,7 +26,7 @@ from pgrun.models._openai_tools import tool_arguments
 from pgrun.models._responses_call import ResponsesCall
 from pgrun.models.base import Message, ModelRequest, ModelResponse, PreviousForgotten, Watch
 from pgrun.models.openai_chat import OpenAIChat as OpenAIChat
-from pgrun.run.base import RunMetrics
+from pgrun.run.metrics import RunMetrics
 
 # These models think before they answer and want their responses stored; for others `store` is left to the account.
 _STORES = re.compile(r"(o3|o4-mini|gpt-5|gpt-6)")

@@ -1,13 +1,11 @@
 """Functions of users beside tools: hooks, callable instructions, callable dependencies. They ask for what they want to know."""
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import anyio
-import anyio.to_thread
-
+from pgrun._calling import call_in_thread
 from pgrun.errors import AttemptError, HookFailed, UsageError
 from pgrun.run._parameters import parameters_of
 from pgrun.run.base import RunOutput
@@ -62,9 +60,7 @@ class Code:
         try:
             if inspect.iscoroutinefunction(self.function):
                 return await self.function(**values)
-            limiter = anyio.CapacityLimiter(1)
-            value = await anyio.to_thread.run_sync(partial(self.function, **values), limiter=limiter)
-            return await value if isinstance(value, Awaitable) else value
+            return await call_in_thread(partial(self.function, **values))
         except AttemptError:
             raise
         except (Exception, SystemExit) as error:

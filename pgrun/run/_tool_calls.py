@@ -23,10 +23,11 @@ from pgrun.run._complaint import invalid_arguments
 from pgrun.run._people import Go, Instead, consult
 from pgrun.run._storable import canonical_json, find_unstorable, storable_text
 from pgrun.run._toolset import Toolset
-from pgrun.run.base import RunMetrics, ToolExecution
+from pgrun.run.base import ToolExecution
 from pgrun.run.children import AgentTool, Children, ChildrenOpen
 from pgrun.run.context import RunContext
 from pgrun.run.journal import Journal, Step
+from pgrun.run.metrics import RunMetrics
 from pgrun.run.requirement import RunPaused, RunRequirement
 from pgrun.run.state import Change, storable_changes, view_of
 from pgrun.run.stream import Stream

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from pydantic_core import to_json
 
 from pgrun.errors import RunCancelled, RunFailed
-from pgrun.run.base import RunMetrics, RunOutput
+from pgrun.run.base import RunOutput
+from pgrun.run.metrics import RunMetrics
 from pgrun.run.tools import Tool
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")

@@ -22,13 +22,14 @@ from pgrun.run._code import Code
 from pgrun.run._storable import storable_text, to_jsonable
 from pgrun.run._tool_calls import ToolCalls
 from pgrun.run._toolset import Toolset
-from pgrun.run.base import LastAnswer, RunMetrics, RunOutput, RunStatus
+from pgrun.run.base import RunOutput, RunStatus
 from pgrun.run.children import Children
 from pgrun.run.context import RunContext, RunInput
 from pgrun.run.conversation import Past, conversation, split
 from pgrun.run.definition import AgentDefinition, lines_of
 from pgrun.run.journal import Journal, Step
 from pgrun.run.loop import Turns
+from pgrun.run.metrics import LastAnswer, RunMetrics
 from pgrun.run.output import OutputSchema
 from pgrun.run.state import storable_changes, view_of
 from pgrun.run.stream import Stream

@@ -35,8 +35,8 @@ from pgrun.retry import Ambiguous
 from pgrun.run._calls import Calls
 from pgrun.run._storable import storable_json, storable_text
 from pgrun.run._tool_calls import ToolCalls
-from pgrun.run.base import LastAnswer, RunMetrics
 from pgrun.run.journal import Step
+from pgrun.run.metrics import LastAnswer, RunMetrics
 from pgrun.run.output import OutputSchema
 from pgrun.run.previous import Previous
 

@@ -38,17 +38,7 @@ class Host(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class _Context:
-    """The run that executes a task.
-
-    Attributes:
-        run_id: Its id; empty if the task was called without a run.
-        name: Of the task.
-        attempt: Counted from 1.
-        max_attempts: How many it has.
-        session_id: The session it belongs to, if any.
-        parent_run_id: The run that started it, if any.
-        metadata: As it was submitted with.
-    """
+    """The run that executes a task; its attributes are those of `TaskContext`."""
 
     run_id: str
     name: str
@@ -127,17 +117,7 @@ class TaskContext(_Context):
 
 
 class SyncTaskContext(_Context):
-    """The same as `TaskContext` for a task that is a plain function, which runs in a thread.
-
-    Attributes:
-        run_id: Its id; empty if the task was called without a run.
-        name: Of the task.
-        attempt: Counted from 1.
-        max_attempts: How many it has.
-        session_id: The session it belongs to, if any.
-        parent_run_id: The run that started it, if any.
-        metadata: As it was submitted with.
-    """
+    """The same as `TaskContext`, with the same attributes, for a task that is a plain function, which runs in a thread."""
 
     def step(self, name: str, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """The same as `TaskContext.step`; the function is called in this thread."""

@@ -10,9 +10,9 @@ from functools import lru_cache, partial
 from typing import Any, Literal
 
 import anyio
-import anyio.to_thread
 from pydantic_core import from_json
 
+from pgrun._calling import call_in_thread
 from pgrun._durations import is_duration
 from pgrun.errors import UsageError
 from pgrun.run._arguments import Result
@@ -113,11 +113,7 @@ def check_seconds(seconds: float) -> float:
 
 
 async def _call(function: partial[Any]) -> Any:
-    if inspect.iscoroutinefunction(function):
-        return await function()
-    # No limit of its own, as for tasks.
-    value = await anyio.to_thread.run_sync(function, limiter=anyio.CapacityLimiter(1))
-    return await value if inspect.isawaitable(value) else value
+    return await (function() if inspect.iscoroutinefunction(function) else call_in_thread(function))
 
 
 def _form_of(name: str, function: Callable[..., Any]) -> Result:

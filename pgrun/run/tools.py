@@ -3,13 +3,14 @@
 import inspect
 import math
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial, update_wrapper
 from typing import Any, Generic, Literal, ParamSpec, TypeVar, get_args, overload
 
 import anyio
 import anyio.to_thread
 
+from pgrun._calling import call_in_thread
 from pgrun.errors import UsageError
 from pgrun.models.base import ToolSpec
 from pgrun.run._docstring import read_docstring
@@ -135,24 +136,12 @@ class Tool(Generic[P, R]):
             TimeoutError: There was no result in time.
             Exception: Whatever the function raises.
         """
-        call = self._call if inspect.iscoroutinefunction(self.function) else self._call_in_thread
+        function: Callable[..., Any] = self.function
         with anyio.move_on_after(self.timeout):
-            return await call(kwargs)
+            if inspect.iscoroutinefunction(function):
+                return await function(**kwargs)
+            return await call_in_thread(partial(function, **kwargs), may_leave=self.timeout is not None)
         raise TimeoutError(f"no result within {self.timeout:g} s")
-
-    async def _call(self, kwargs: dict[str, Any]) -> Any:
-        function: Callable[..., Any] = self.function
-        return await function(**kwargs)
-
-    async def _call_in_thread(self, kwargs: dict[str, Any]) -> Any:
-        function: Callable[..., Any] = self.function
-        # No limit of its own, anyio's is 40 for all: how many are called at once is limited elsewhere.
-        value = await anyio.to_thread.run_sync(
-            partial(function, **kwargs),
-            limiter=anyio.CapacityLimiter(1),
-            abandon_on_cancel=self.timeout is not None,
-        )
-        return await value if isinstance(value, Awaitable) else value
 
 
 @overload

@@ -8,42 +8,35 @@ import asyncio  # noqa: TID251  only it knows of a cancellation that no scope as
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable
 from typing import Any
 
 import anyio
 from pydantic import ValidationError
-from pydantic_core import from_json, to_json
 
-from pgrun.agent import known_definition
 from pgrun.db.records import Claimed, Ending
 from pgrun.db.verbs import Verbs
-from pgrun.errors import AnswerQueued, AttemptError, QuotaExceeded, UsageError
+from pgrun.errors import AnswerQueued, QuotaExceeded
 from pgrun.retry import RetryPolicy
-from pgrun.run._storable import storable_text
-from pgrun.run.base import RunMetrics, ToolExecution
-from pgrun.run.children import Children, ChildrenOpen
-from pgrun.run.context import RunContext
-from pgrun.run.conversation import Past
-from pgrun.run.definition import AgentDefinition
-from pgrun.run.execution import Execution
+from pgrun.run.children import ChildrenOpen
 from pgrun.run.journal import Journal
-from pgrun.run.output import OutputSchema, known_type
+from pgrun.run.metrics import RunMetrics
 from pgrun.run.requirement import RunPaused
 from pgrun.run.stream import Stream
 from pgrun.run.task_host import Asleep
 from pgrun.settings import Settings
 from pgrun.task import registered_tasks
 from pgrun.verdict import Discard, Snooze, Verdict
+from pgrun.worker.agent_work import AgentWork, find_definition
 from pgrun.worker.children import StoredChildren, Submit
 from pgrun.worker.decision import Decision, Leave, Park, Pause, Release, Retry
-from pgrun.worker.follow_up import delay_after, find, traceback_of
+from pgrun.worker.failure import UnknownHere, failure_of, unknown
+from pgrun.worker.follow_up import delay_after, find
 from pgrun.worker.history import read_history
 from pgrun.worker.journal import open_journal
 from pgrun.worker.limits import Limits
 from pgrun.worker.progress import ProgressNotes
-from pgrun.worker.state import begin_state, told_to
+from pgrun.worker.state import begin_state
 from pgrun.worker.task_work import TaskWork, TaskWorkInContext
 
 _log = logging.getLogger("pgrun.worker")
@@ -76,7 +69,7 @@ class Attempt:
         self._submit = submit
         self._on_wait = on_wait
         self._started = time.monotonic()
-        self._work: _AgentWork | TaskWork | None = None
+        self._work: AgentWork | TaskWork | None = None
         self._limits: Limits | None = None
 
     @property
@@ -84,26 +77,26 @@ class Attempt:
         """What the run has used until now, before and in this attempt; None for a task, which uses nothing that costs."""
         if self._claimed.kind == "task":
             return None
-        used = self._work.metrics if isinstance(self._work, _AgentWork) else RunMetrics()
+        used = self._work.metrics if isinstance(self._work, AgentWork) else RunMetrics()
         total = _read_metrics(self._claimed) + used + RunMetrics(duration=time.monotonic() - self._started)
         return total.model_dump(exclude_defaults=True)
 
     @property
     def tools(self) -> list[dict[str, Any]] | None:
         """What this attempt has called until now; None if nothing."""
-        if not isinstance(self._work, _AgentWork):
+        if not isinstance(self._work, AgentWork):
             return None
         return [each.model_dump(exclude_none=True) for each in self._work.executed] or None
 
     @property
     def waits(self) -> bool:
         """Whether it does nothing but wait for an answer that the provider goes on with, and that any attempt can take up."""
-        return isinstance(self._work, _AgentWork) and self._work.waits
+        return isinstance(self._work, AgentWork) and self._work.waits
 
     @property
     def has_answer(self) -> bool:
         """Whether the call of the model that its row tells of has been answered, and is counted in `metrics`."""
-        return isinstance(self._work, _AgentWork) and self._work.has_answer
+        return isinstance(self._work, AgentWork) and self._work.has_answer
 
     async def decide(self) -> Decision:
         """Carries it out and decides what follows; raises nothing but the cancellation of the caller."""
@@ -112,8 +105,8 @@ class Attempt:
             work = self._work = self._task_work() if claimed.kind == "task" else await self._agent_work()
             limits = self._limits = Limits.of(claimed, work.timeout)
             content, content_type = await (work.execute() if limits is None else limits.hold(work.execute_or_leave))
-        except _UnknownHere as error:
-            return Release(self._settings.unknown_delay, _error(claimed, error), self.metrics, keeps_call=True)
+        except UnknownHere as error:
+            return Release(self._settings.unknown_delay, failure_of(claimed, error), self.metrics, keeps_call=True)
         except Asleep as asleep:
             return Leave(asleep.seconds)
         except AnswerQueued:
@@ -121,7 +114,7 @@ class Attempt:
         except ChildrenOpen:
             return Park(self.metrics)
         except QuotaExceeded as error:
-            return Release(self._settings.quota_delay, _error(claimed, error), self.metrics, self._leaves_call)
+            return Release(self._settings.quota_delay, failure_of(claimed, error), self.metrics, self._leaves_call)
         except RunPaused as pause:
             asked = [each.to_json() for each in pause.requirements]
             return Pause(asked, _holds_session(self._work), self.metrics, self.tools)
@@ -138,33 +131,33 @@ class Attempt:
                 raise
             return self._after(group)
         ending = Ending(claimed, "completed", self.metrics, content, content_type, tools=self.tools)
-        if isinstance(work, _AgentWork):
+        if isinstance(work, AgentWork):
             ending.heard, ending.answer = work.heard, work.last_answer
         return ending
 
-    def _task_work(self) -> "TaskWork":
+    def _task_work(self) -> TaskWork:
         claimed, task = self._claimed, registered_tasks().get(self._claimed.name)
         if task is None:
-            raise _unknown(claimed)
+            raise unknown(claimed)
         if self._verbs is None or self._notes is None or not task.needs_context:
             return TaskWork(task, claimed)
         return TaskWorkInContext(task, claimed, self._verbs, self._notes)
 
-    async def _agent_work(self) -> "_AgentWork":
-        claimed, verbs, definition = self._claimed, self._verbs, _definition(self._claimed)
+    async def _agent_work(self) -> AgentWork:
+        claimed, verbs, definition = self._claimed, self._verbs, find_definition(self._claimed)
         if verbs is None:
-            return _AgentWork(claimed, definition, Journal(), stream=self._stream)
+            return AgentWork(claimed, definition, Journal(), stream=self._stream)
         journal = await open_journal(verbs, claimed, lambda: self.metrics, self._on_wait)
         past = await read_history(verbs, claimed, definition)
         await begin_state(verbs, claimed, definition, journal)
         children = StoredChildren(verbs, self._submit or verbs.submit, claimed)
-        return _AgentWork(claimed, definition, journal, past, children=children, stream=self._stream)
+        return AgentWork(claimed, definition, journal, past, children=children, stream=self._stream)
 
     def _after(self, error: BaseException) -> Decision:
         claimed = self._claimed
         said = find(error, Verdict)
         error = said or error
-        failure, policy = _error(claimed, error), self._work.policy if self._work else RetryPolicy()
+        failure, policy = failure_of(claimed, error), self._work.policy if self._work else RetryPolicy()
         if isinstance(said, Snooze):
             return Release(said.seconds, failure, self.metrics, self._leaves_call)
         if isinstance(said, Discard) and said.cancel:
@@ -180,7 +173,7 @@ class Attempt:
     @property
     def _leaves_call(self) -> bool:
         """Whether the provider still works on an answer, or has it."""
-        return isinstance(self._work, _AgentWork) and self._work.leaves_call
+        return isinstance(self._work, AgentWork) and self._work.leaves_call
 
 
 def _is_stopped() -> bool:
@@ -189,124 +182,8 @@ def _is_stopped() -> bool:
     return anyio.current_effective_deadline() == -math.inf or (task is not None and task.cancelling() > 0)
 
 
-def unforeseen(claimed: Claimed, error: Exception) -> Ending:
-    """The end of a run of which even the decision could not be written: it must not be paid again and again."""
-    return Ending(claimed, "error", error=_error(claimed, error))
-
-
-class _UnknownHere(AttemptError):
-    """This process does not know what the run is to execute; another one may."""
-
-
-def _unknown(claimed: Claimed) -> _UnknownHere:
-    if claimed.kind == "agent":
-        return _UnknownHere(
-            f'no worker here knows the agent "{claimed.name}" with its tools: start one that imports it '
-            "(pgrun worker --import your.module)"
-        )
-    return _UnknownHere(
-        f'no worker here knows the agent or task "{claimed.name}": start one that imports it '
-        "(pgrun worker --import your.module), or use the agent once from Python, which stores its definition"
-    )
-
-
-class _AgentWork:
-    """Turns with a model."""
-
-    timeout = None
-
-    def __init__(
-        self,
-        claimed: Claimed,
-        definition: AgentDefinition,
-        journal: Journal,
-        past: Sequence[Past] = (),
-        *,
-        children: Children | None = None,
-        stream: Stream | None = None,
-    ) -> None:
-        self.policy = definition.retry
-        self.holds_session = definition.holds_session
-        self._output = _schema(claimed.output_schema) if claimed.output_schema is not None else None
-        data, told = from_json(claimed.input), told_to(claimed)
-        self._execution = Execution(
-            definition,
-            self._output,
-            data,
-            _context(claimed, told),
-            journal,
-            past,
-            told.get("media", ()),
-            children,
-            stream,
-        )
-
-    @property
-    def metrics(self) -> RunMetrics:
-        return self._execution.metrics
-
-    @property
-    def executed(self) -> Sequence[ToolExecution]:
-        return self._execution.turns.calls.executions
-
-    @property
-    def waits(self) -> bool:
-        return self._execution.journal.waits
-
-    @property
-    def leaves_call(self) -> bool:
-        return self._execution.journal.leaves_call
-
-    @property
-    def has_answer(self) -> bool:
-        return self._execution.journal.has_answer
-
-    @property
-    def heard(self) -> int:
-        return self._execution.journal.heard
-
-    def last_answer(self) -> dict[str, Any] | None:
-        step = self._execution.last_step()
-        return vars(step) if step else None
-
-    async def execute_or_leave(self) -> tuple[Any, str]:
-        return await self.execute()
-
-    async def execute(self) -> tuple[Any, str]:
-        return await self._execution.take(), self._output.name if self._output else "str"
-
-
-def _holds_session(work: "_AgentWork | TaskWork | None") -> bool:
-    return not isinstance(work, _AgentWork) or work.holds_session
-
-
-def _context(claimed: Claimed, told: Mapping[str, Any]) -> RunContext:
-    return RunContext(
-        user_id=told.get("user_id"),
-        dependencies=told.get("dependencies", {}),
-        run_id=claimed.run_id,
-        session_id=claimed.session_id,
-        agent_name=claimed.name,
-        attempt=claimed.attempt,
-        metadata=from_json(claimed.metadata or "{}"),
-    )
-
-
-def _definition(claimed: Claimed) -> AgentDefinition:
-    """What to execute; a run without a definition is of an agent with tools, and must not be executed by one without."""
-    try:
-        definition = known_definition(claimed.name, claimed.definition)
-    except UsageError as error:  # written by a newer pgrun, or by hand
-        raise _UnknownHere(f'"{claimed.name}" cannot be executed by this worker: {error}') from error
-    if definition is None:
-        raise _unknown(claimed)
-    return definition
-
-
-@lru_cache(maxsize=256)
-def _schema(json_schema: str) -> OutputSchema[Any]:
-    data = from_json(json_schema)
-    return known_type(data) or OutputSchema.from_json(data)
+def _holds_session(work: AgentWork | TaskWork | None) -> bool:
+    return not isinstance(work, AgentWork) or work.holds_session
 
 
 def _read_metrics(claimed: Claimed) -> RunMetrics:
@@ -315,28 +192,3 @@ def _read_metrics(claimed: Claimed) -> RunMetrics:
     except ValidationError:
         _log.warning("%r: metrics in its row cannot be read and are counted anew: %s", claimed, claimed.metrics)
         return RunMetrics()
-
-
-def _error(claimed: Claimed, error: BaseException) -> dict[str, Any]:
-    """The failure as it is stored, for people and for `RunFailed`."""
-    is_foreseen = isinstance(error, AttemptError | UsageError | Verdict)
-    if not is_foreseen:
-        _log.exception("%r raised", claimed, exc_info=error)
-    kind = "UnknownName" if isinstance(error, _UnknownHere) else type(error).__name__
-    details = error.details if isinstance(error, AttemptError) else {}
-    if not is_foreseen or (isinstance(error, Verdict) and error.__cause__ is not None):
-        details = {**details, "traceback": traceback_of(error)}
-    message = storable_text(_text(error)) or type(error).__name__
-    return {"type": kind, "message": message, "attempt": claimed.attempt, **_storable(details)}
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as fault:  # the class is a user's
-        return f"(its text cannot be had: {type(fault).__name__})"
-
-
-def _storable(details: dict[str, Any]) -> dict[str, Any]:
-    data: dict[str, Any] = from_json(to_json(details, fallback=repr, inf_nan_mode="null"))
-    return {name: storable_text(value) if isinstance(value, str) else value for name, value in data.items()}

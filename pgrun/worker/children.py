@@ -8,9 +8,10 @@ from pgrun.agent import Agent
 from pgrun.db._connection import Row
 from pgrun.db.records import Claimed, NewRun
 from pgrun.db.verbs import Verbs
-from pgrun.run.base import RunFailure, RunMetrics
+from pgrun.run.base import RunFailure
 from pgrun.run.children import AgentTool, Answered, Children, shown
-from pgrun.worker.history import patiently
+from pgrun.run.metrics import RunMetrics
+from pgrun.worker.patience import patiently
 
 Submit = Callable[[NewRun], Awaitable[datetime | None]]
 """Returns None if a run with this id was there before."""

@@ -8,7 +8,8 @@ from pgrun._jitter import uniform
 from pgrun.db.postgres import PostgresDb
 from pgrun.errors import DatabaseError
 from pgrun.run.concurrency import get_background_max_concurrency
-from pgrun.worker.worker import Worker, names_here
+from pgrun.worker.registration import names_here
+from pgrun.worker.worker import Worker
 
 _log = logging.getLogger("pgrun.worker")
 

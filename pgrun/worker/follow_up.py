@@ -1,6 +1,5 @@
 """What follows from the exception with which an attempt has ended."""
 
-import traceback
 from typing import TypeVar
 
 from pgrun.errors import AttemptError, AttemptTimeout, ModelUnavailable, UsageError
@@ -8,8 +7,6 @@ from pgrun.retry import RetryPolicy
 from pgrun.verdict import Discard, Retry
 
 E = TypeVar("E", bound=BaseException)
-
-_LONGEST = 8000  # characters of a traceback, the last of it
 
 
 def delay_after(error: BaseException, policy: RetryPolicy, attempt: int, max_attempts: int) -> float | None:
@@ -31,15 +28,6 @@ def find(error: BaseException, kind: type[E]) -> E | None:
     if isinstance(error, BaseExceptionGroup):
         return next((found for each in error.exceptions if (found := find(each, kind))), None)
     return None
-
-
-def traceback_of(error: BaseException) -> str:
-    """Where it was raised, for people; the end of it, if it is long."""
-    try:
-        text = "".join(traceback.format_exception(error))
-    except Exception as fault:  # the class is a user's
-        return f"(its traceback cannot be had: {type(fault).__name__})"
-    return text if len(text) <= _LONGEST else f"…{text[-_LONGEST:]}"
 
 
 def _may_help(error: BaseException) -> bool:

@@ -15,8 +15,8 @@ from typing import Any
 import anyio
 
 from pgrun.db._background import background
+from pgrun.db.connected import Connected
 from pgrun.db.lifeline import Lifeline, Pulse
-from pgrun.db.postgres import Connected
 from pgrun.settings import Settings
 
 _log = logging.getLogger("pgrun.worker")

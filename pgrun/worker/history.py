@@ -1,23 +1,13 @@
 """What was said in the session of a run before it, for an agent that is to remember."""
 
-import logging
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
-
-import anyio
+from collections.abc import Awaitable
 
 from pgrun.db._connection import Row
 from pgrun.db.records import Claimed
 from pgrun.db.verbs import Verbs
-from pgrun.errors import DatabaseUnavailable
 from pgrun.run.conversation import Past
 from pgrun.run.definition import AgentDefinition
-
-T = TypeVar("T")
-
-_log = logging.getLogger("pgrun.worker")
-
-_PAUSE = 1.0  # seconds between tries while the database is away
+from pgrun.worker.patience import patiently
 
 
 async def read_history(verbs: Verbs, claimed: Claimed, definition: AgentDefinition) -> list[Past]:
@@ -36,13 +26,3 @@ def _past(row: Row) -> Past:
     said = [message["content"] for message in row["steering"] or ()]
     steps = [(kind, data) for kind, data in row["steps"] or ()]
     return Past(row["input"], row["output"], row["completed"], said, steps, row["last_answer"])
-
-
-async def patiently(claimed: Claimed, what: str, read: Callable[[], Awaitable[T]]) -> T:
-    """Reads what an attempt needs, however long the database is away: should the lease be lost meanwhile, it is stopped."""
-    while True:
-        try:
-            return await read()
-        except DatabaseUnavailable as error:
-            _log.warning("%r: its %s is not read yet: %s", claimed, what, error)
-        await anyio.sleep(_PAUSE)

@@ -13,7 +13,7 @@ from pgrun.errors import DatabaseUnavailable, LeaseLost, PgrunError
 from pgrun.run.journal import CallUnderWay, Journal, Step
 from pgrun.run.requirement import RunRequirement
 from pgrun.run.state import Change
-from pgrun.worker.history import patiently
+from pgrun.worker.patience import patiently
 
 _log = logging.getLogger("pgrun.worker")
 
@@ -57,10 +57,9 @@ class _StoredJournal(Journal):
         rows = await patiently(claimed, "journal", lambda: verbs.steps(run_id))
         steps = (Step(row["step"], row["kind"], row["name"], row["data"], row["duration"]) for row in rows)
         self._recorded = {step.number: step for step in steps}
-        requirements, begun = await patiently(claimed, "decisions", lambda: verbs.decisions(run_id))
-        self.requirements, self._begun = [*map(RunRequirement.model_validate, requirements)], dict(begun)
-        call = await patiently(claimed, "answer under way", lambda: verbs.call_under_way(run_id))
-        self._call = CallUnderWay(call["step"], call["response_id"]) if call else None
+        left = await patiently(claimed, "unfinished steps", lambda: verbs.unfinished(run_id))
+        self.requirements, self._begun = [*map(RunRequirement.model_validate, left.requirements)], left.begun
+        self._call = CallUnderWay(left.call["step"], left.call["response_id"]) if left.call else None
 
     async def start(self, number: int, name: str) -> None:
         times = self.begun(number) + 1

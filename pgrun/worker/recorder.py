@@ -14,8 +14,8 @@ from pgrun.db.records import Claimed, Ending
 from pgrun.db.verbs import Verbs
 from pgrun.errors import DatabaseError
 from pgrun.run._storable import storable_text
-from pgrun.worker.attempt import unforeseen
 from pgrun.worker.decision import Leave, Park, Pause, Release, Retry
+from pgrun.worker.failure import unforeseen
 
 _log = logging.getLogger("pgrun.worker")
 

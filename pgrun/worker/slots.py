@@ -11,9 +11,10 @@ from anyio.abc import TaskGroup
 from pgrun import events
 from pgrun.db.records import Claimed, Ending
 from pgrun.worker.attempt import Attempt
+from pgrun.worker.attempt_stream import AttemptStream
 from pgrun.worker.decision import Decision, Leave
 from pgrun.worker.recorder import Recorder
-from pgrun.worker.streams import AttemptStream, Streams
+from pgrun.worker.streams import Streams
 
 Begin = Callable[[Claimed, AttemptStream | None, Callable[[], None]], Attempt]
 """Takes the run, the stream that it tells, and what is to be called when it begins to wait for a provider."""

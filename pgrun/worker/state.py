@@ -9,7 +9,7 @@ from pgrun.db.verbs import Verbs
 from pgrun.run.definition import AgentDefinition
 from pgrun.run.journal import Journal
 from pgrun.run.state import beginning
-from pgrun.worker.history import patiently
+from pgrun.worker.patience import patiently
 
 
 def told_to(claimed: Claimed) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pgrun.errors import LeaseLost
 from pgrun.run._storable import storable_text
 from pgrun.run.task_context import TaskContext
 from pgrun.run.task_host import Asleep, Begun, TaskHost, check_seconds
-from pgrun.worker.history import patiently
+from pgrun.worker.patience import patiently
 from pgrun.worker.progress import ProgressNotes
 
 T = TypeVar("T")

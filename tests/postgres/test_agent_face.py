@@ -27,7 +27,7 @@ from pgrun import (
     UsageError,
     Worker,
 )
-from pgrun.agent import _registry
+from pgrun._agents_here import _registry
 from pgrun.errors import AttemptError
 from pgrun.models.base import ModelResponse
 from pgrun.testing import ModelServer

@@ -11,7 +11,7 @@ from support.rows import row_of, until_all
 from support.until import until
 
 from pgrun import Agent, PostgresDb, RunCancelled, RunContext, RunFailed, ToolExecution, ToolFailed, UsageError, Worker
-from pgrun.agent import _registry
+from pgrun._agents_here import _registry
 from pgrun.models.base import ModelResponse
 
 ROME = calling(("weather", '{"city": "Rome"}'))

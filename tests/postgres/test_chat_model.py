@@ -6,7 +6,7 @@ from support.database import Conn
 from support.rows import row_of
 
 from pgrun import Agent, OpenAIChat, PostgresDb, RunFailed, ToolExecution, Worker
-from pgrun.agent import _registry
+from pgrun._agents_here import _registry
 from pgrun.testing import ModelServer, Usage, refusal, reply, tool_call, wrong_shape
 
 

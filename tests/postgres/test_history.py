@@ -10,7 +10,7 @@ from support.tables import one
 from support.until import until
 
 from pgrun import Agent, ModelRefused, OpenAIResponses, PostgresDb, RunFailed, UsageError, Worker
-from pgrun.agent import _registry
+from pgrun._agents_here import _registry
 from pgrun.errors import AttemptError
 from pgrun.models.base import ModelResponse
 from pgrun.testing import ModelServer

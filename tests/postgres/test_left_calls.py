@@ -40,14 +40,14 @@ async def test_a_call_is_noted_first_as_an_intent_and_then_with_its_id(db: Postg
     await submit(db)
     hand = await hire(db)
     run = await hand.claim_one()
-    assert await hand.verbs.call_under_way(run.run_id) is None
+    assert (await hand.verbs.unfinished(run.run_id)).call is None
     assert await hand.verbs.note_call(run, 3, None)
-    assert await hand.verbs.call_under_way(run.run_id) == {"step": 3, "response_id": None}
+    assert (await hand.verbs.unfinished(run.run_id)).call == {"step": 3, "response_id": None}
     for _ in range(2):
         assert await hand.verbs.note_call(run, 3, "resp_1")
     assert call_of(conn, run) == {"step": 3, "response_id": "resp_1"}
     assert await hand.verbs.note_call(run, 4, "resp_2")
-    assert await hand.verbs.call_under_way(run.run_id) == {"step": 4, "response_id": "resp_2"}
+    assert (await hand.verbs.unfinished(run.run_id)).call == {"step": 4, "response_id": "resp_2"}
 
 
 async def test_a_stale_worker_notes_nothing(db: PostgresDb, conn: Conn) -> None:

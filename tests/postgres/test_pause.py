@@ -158,11 +158,11 @@ async def test_a_step_that_has_begun_is_noted_until_its_end_is_recorded(db: Post
         "2": ("refund", 1),
         "3": ("refund", 1),
     }
-    assert await hand.verbs.decisions(run_id) == ([], [(2, 1), (3, 1)])
+    assert await hand.verbs.unfinished(run_id) == ([], {2: 1, 3: 1}, None)
     for number in (1, 2):
         facts: dict[str, Any] = {"kind": "tool_call", "name": "refund", "data": {}, "duration": 0.1, "metrics": None}
         assert await hand.verbs.record_step(claimed, number=number, **facts)
-    assert await hand.verbs.decisions(run_id) == ([], [(3, 1)])
+    assert await hand.verbs.unfinished(run_id) == ([], {3: 1}, None)
     await hand.verbs.release([(run_id, claimed.fence)])
     assert not await hand.verbs.begin_step(claimed, number=4, name="refund", times=1)
     assert [*row_of(conn, run_id)["begun"]] == ["3"]

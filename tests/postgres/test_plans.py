@@ -177,7 +177,7 @@ CASES: dict[str, tuple[str, Callable[[Conn], dict[str, Any]], set[str]]] = {
         },
         {"jobs_pkey"},
     ),
-    "decisions": ("get_decisions", lambda conn: {"run_id": some_ids(conn, "running", 1)[0]}, {"jobs_pkey"}),
+    "unfinished": ("get_unfinished", lambda conn: {"run_id": some_ids(conn, "running", 1)[0]}, {"jobs_pkey"}),
     "note call": (
         "note_call",
         lambda conn: {"run_id": some_ids(conn, "running", 1)[0], "fence": 1, "number": 1, "response_id": "resp_1"},

@@ -21,7 +21,7 @@ from pgrun import (
     Worker,
     tool,
 )
-from pgrun.agent import _registry
+from pgrun._agents_here import _registry
 from pgrun.run.definition import AgentDefinition
 from pgrun.testing import ModelServer, hang, invalid_json, reply, tool_call
 from pgrun.testing.answers import HttpError

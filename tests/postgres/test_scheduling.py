@@ -15,7 +15,7 @@ from support.tables import one
 from support.until import Heard, until, until_heard
 
 from pgrun import Agent, OpenAIResponses, PostgresDb, Schedule, Task, UsageError, Worker
-from pgrun.db.schedules import declared_schedules, write_declared
+from pgrun.db.declared import declared_schedules, write_declared
 from pgrun.testing import ModelServer
 
 

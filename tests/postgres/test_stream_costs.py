@@ -14,7 +14,7 @@ from support.until import until
 from pgrun import Agent, PostgresDb, Worker
 from pgrun.db import following
 from pgrun.db._runtime import Runtime
-from pgrun.worker import streams
+from pgrun.worker import attempt_stream, streams
 
 
 async def test_a_run_that_nobody_reads_writes_nothing(db: PostgresDb, conn: Conn) -> None:
@@ -87,7 +87,7 @@ async def test_runs_of_a_worker_share_statements(db: PostgresDb, monkeypatch: py
 
 
 async def test_what_an_unread_attempt_remembers_is_bounded(db: PostgresDb, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_REMEMBERED_BYTES", 1000)
+    monkeypatch.setattr(attempt_stream, "_REMEMBERED_BYTES", 1000)
     going_on = anyio.Event()
     agent = agent_of(db, "a" * 600, "b" * 600, "c", going_on, "d")
     run = await agent.arun("?", background=True)

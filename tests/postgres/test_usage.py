@@ -14,7 +14,7 @@ from support.tables import one
 from support.until import until
 
 from pgrun import PostgresDb, RunCancelled, RunFailed, Worker, tool
-from pgrun.agent import cancel_anywhere
+from pgrun._agents_here import cancel_anywhere
 from pgrun.db.records import LeftCall
 from pgrun.testing import (
     ModelServer,

@@ -6,7 +6,7 @@ from typing import Any
 from pgrun import RunMetrics
 from pgrun.errors import AttemptError
 from pgrun.models.base import ModelRequest, ModelResponse, ToolCall
-from pgrun.run.base import LastAnswer
+from pgrun.run.metrics import LastAnswer
 
 USAGE = RunMetrics(
     input_tokens=10,

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel
 
 from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy, UsageError
-from pgrun.agent import registered_agents
+from pgrun._agents_here import registered_agents
 
 
 class Tags(BaseModel):

@@ -8,7 +8,7 @@ from support.watching import Remembering
 
 from pgrun import OpenAIChat, OpenAIResponses
 from pgrun.models.base import Message, ModelRequest, ToolSpec
-from pgrun.run.base import RunMetrics
+from pgrun.run.metrics import RunMetrics
 from pgrun.testing import ModelServer, cut, hang, reply, tool_call
 from pgrun.testing.answers import Answer
 

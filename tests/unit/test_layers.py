@@ -15,18 +15,30 @@ PACKAGE = Path(pgrun.__file__).parent
 
 LAYERS: dict[str, int] = {
     **dict.fromkeys(
-        ("errors", "settings", "events", "_context", "_hosting", "_ids", "_jitter", "_durations", "_threads", "_sync"),
+        (
+            "errors",
+            "settings",
+            "events",
+            "_calling",
+            "_context",
+            "_hosting",
+            "_ids",
+            "_jitter",
+            "_durations",
+            "_threads",
+            "_sync",
+        ),
         0,
     ),
     **dict.fromkeys(("run.base", "run.event", "run.requirement", "run.terms", "models.base", "retry", "schedule"), 1),
     "verdict": 0,
-    **dict.fromkeys(("run.abandon", "run.progress", "run.task_context"), 1),
+    **dict.fromkeys(("run.abandon", "run.metrics", "run.progress", "run.task_context"), 1),
     **dict.fromkeys(("run", "models", "db"), 2),
     **dict.fromkeys(("_task_execution", "_task_process", "tools", "media"), 3),
     **dict.fromkeys(
         (
-            *("agent", "_agent_decides", "_agent_options", "_agent_runs", "_agent_talks", "streaming", "task"),
-            "_stopping",
+            *("agent", "_agent_asks", "_agent_decides", "_agent_declared", "_agent_looks", "_agent_options"),
+            *("_agent_runs", "_agent_talks", "_agents_here", "_reaching", "_stopping", "streaming", "task"),
         ),
         3,
     ),
@@ -35,7 +47,7 @@ LAYERS: dict[str, int] = {
 }
 """A module has the layer of the longest name here that it begins with; "" is the package's face."""
 
-UPWARDS = {("db.postgres", "task"): "for type checkers: db.task() makes what users declare"}
+UPWARDS = {("db.tasks", "task"): "for type checkers: db.task() makes what users declare"}
 """Imports from a higher layer that are never executed."""
 
 HALVES = {"run": "agents", "models": "agents", "db": "queue"}

@@ -11,7 +11,7 @@ PACKAGE = Path(pgrun.__file__).parent
 
 ALLOWED = {
     (
-        "db/_runtime.py",
+        "db/_pool.py",
         "select pg_backend_pid()",
     ): "asks the connection about itself, before anything is known of a schema",
     ("db/listener.py", 'listen "'): "psql cannot run it with a variable for the channel",
@@ -20,8 +20,8 @@ ALLOWED = {
     ("db/migrations.py", "select exists (select from pg_class"): "before there is a schema",
     ("db/migrations.py", "select coalesce(max(number)"): "in whatever schema may be there, of any version",
     ("db/migrations.py", "insert into pgrun.migrations"): "in the migration's transaction, whatever its version",
-    ("db/postgres.py", "select to_regclass("): "looks for a view that the user named",
-    ("db/postgres.py", "create view"): "a view that the user named",
+    ("db/session_view.py", "select to_regclass("): "looks for a view that the user named",
+    ("db/session_view.py", "create view"): "a view that the user named",
     ("run/options.py", "rollback"): "no statement, but what a run does in a busy session",
     ("cli/demo.py", "select left(run_id"): "what a person would type into psql; the demo shows it",
 }

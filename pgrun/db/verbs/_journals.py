@@ -5,7 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pgrun.db._connection import Row
-from pgrun.db.records import Claimed, Kept, LeftCall, TaskRun
+from pgrun.db.records import Claimed, Kept, LeftCall, TaskRun, Unfinished
 from pgrun.db.verbs._base import Base, as_json, as_json_or_none
 
 
@@ -64,13 +64,13 @@ class Journals(Base):
         params = {**held, "number": number, "name": name, "times": times}
         return bool(await self._runtime.fetch_tuples("begin_step", params))
 
-    async def decisions(self, run_id: str) -> tuple[list[Any], list[tuple[int, int]]]:
-        """What a run has waited for, as JSON data; and the steps that have begun and not ended, with how often."""
-        row = await self._runtime.fetch_one("get_decisions", {"run_id": run_id})
+    async def unfinished(self, run_id: str) -> Unfinished:
+        """What earlier attempts have left unfinished; nothing, if the run has been deleted meanwhile."""
+        row = await self._runtime.fetch_one("get_unfinished", {"run_id": run_id})
         if row is None:
-            return [], []
-        begun = row["begun"] or {}
-        return row["requirements"] or [], [(int(step), call["times"]) for step, call in begun.items()]
+            return Unfinished([], {}, None)
+        begun = {int(step): call["times"] for step, call in (row["begun"] or {}).items()}
+        return Unfinished(row["requirements"] or [], begun, row["call"])
 
     async def steps(self, run_id: str) -> list[Row]:
         """The journal of a run, in order: step, kind, name, data, duration in seconds."""
@@ -81,10 +81,6 @@ class Journals(Base):
         held = {"run_id": claimed.run_id, "fence": claimed.fence}
         params = {**held, "number": number, "response_id": response_id or ""}
         return bool(await self._runtime.fetch_tuples("note_call", params))
-
-    async def call_under_way(self, run_id: str) -> Row | None:
-        """The call of the model that an earlier attempt has left: step, response_id; None if there is none."""
-        return await self._runtime.fetch_one("get_call", {"run_id": run_id})
 
     async def take_left_calls(
         self, names: Sequence[str], *, queues: Sequence[str] = (), run_id: str = ""
