@@ -208,6 +208,6 @@ async def test_a_pause_whose_answer_is_lost_stands_and_a_decision_too(proxy: Pro
         assert run.is_paused
         run.active_requirements[0].confirm()
         assert (await agent.acontinue_run(run)).content == "Done."
-    assert proxy.lost == ["pause_run", "approve_run", "begin_step"]
+    assert sorted(proxy.lost) == ["approve_run", "begin_step", "pause_run"]  # the caller may be faster than the worker
     assert not [facts for name, facts in heard if name == "stale"]
     assert [each["approved"] for each in row_of(conn, run.run_id)["requirements"]] == [True]

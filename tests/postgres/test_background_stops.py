@@ -2,7 +2,7 @@
 
 import anyio
 import pytest
-from support.answering import USED, agent_at, assert_bill_agrees, status_at, until_noted
+from support.answering import USED, agent_at, assert_bill_agrees, left_under_way, status_at, until_noted
 from support.database import Conn
 from support.rows import row_of
 from support.tables import one
@@ -161,9 +161,7 @@ async def test_what_is_said_while_an_answer_is_under_way_is_heard_after_it_whoev
 ) -> None:
     provider.script(hang())
     agent = agent_at(provider, db)
-    async with Worker(db):
-        run = await agent.arun("Hello", background=True)
-        await until_noted(conn, run.run_id)
+    run = await left_under_way(db, agent, conn)
     await agent.asteer(run.run_id, "In French!")
     provider.release()
     async with Worker(db):

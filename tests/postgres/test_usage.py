@@ -6,7 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.answering import USED, City, agent_at, until_noted
+from support.answering import USED, City, agent_at, left_under_way, until_noted
 from support.database import Conn
 from support.hands import cancelled, hire, submit
 from support.rows import row_of
@@ -88,10 +88,7 @@ async def test_an_answer_that_another_worker_takes_up_is_not_said_to_have_begun_
     db: PostgresDb, conn: Conn, provider: ModelServer
 ) -> None:
     provider.script(hang())
-    agent = agent_at(provider, db)
-    async with Worker(db):
-        run = await agent.arun("Hello", background=True)
-        await until_noted(conn, run.run_id)
+    run = await left_under_way(db, agent_at(provider, db), conn)
     provider.release()
     async with Worker(db):
         ended = await run.awaited(timeout=10)
@@ -129,9 +126,7 @@ async def test_what_a_stopped_answer_has_used_is_counted_whoever_cancels(
         with pytest.raises(RunCancelled):
             await by_owner.aresult(timeout=10)
         await until(lambda: one(conn, "select count(*) from pgrun.left_calls") == 0)
-    async with Worker(db):
-        abandoned = await agent.arun("nobody", background=True)
-        await until_noted(conn, abandoned.run_id)
+    abandoned = await left_under_way(db, agent, conn, "nobody")
     counting.release()  # nobody holds it now, and it completes at the provider
     await until(lambda: [body["status"] for body in counting.responses.values()] == ["cancelled", "completed"])
     assert await cancel_anywhere(abandoned.run_id)

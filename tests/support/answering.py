@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy
+from pgrun import Agent, OpenAIResponses, PostgresDb, RetryPolicy, RunOutput, Worker
 from pgrun.testing import ModelServer, Usage
 from support.database import Conn
 from support.rows import row_of
@@ -35,6 +35,14 @@ async def until_noted(conn: Conn, run_id: str) -> str:
         return call.get("response_id")
 
     return str(await until(noted, shown=run_id))
+
+
+async def left_under_way(db: PostgresDb, agent: Agent[Any], conn: Conn, message: str = "Hello") -> RunOutput[Any]:
+    """A run whose answer the provider works on, while its worker has gone."""
+    async with Worker(db):
+        run = await agent.arun(message, background=True)
+        await until_noted(conn, run.run_id)
+    return run
 
 
 def status_at(provider: ModelServer, response_id: str) -> str:
