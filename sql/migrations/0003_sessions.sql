@@ -100,7 +100,7 @@ begin
 end $$;
 comment on function pgrun._leave_session() is 'Trigger: when the open run of a session ends, disappears or steps aside while it is paused, the next one may start.';
 
-create trigger jobs_ended after update on pgrun.jobs
+create trigger jobs_ended after update of finished_at, held on pgrun.jobs
     for each row when (old.finished_at is null and (old.held is null or old.held = 'children') and old.session_id is not null
                        and (new.finished_at is not null or new.held = 'person') and old.multitask is distinct from 'parallel')
     execute function pgrun._leave_session();

@@ -47,7 +47,7 @@ begin
 end $$;
 comment on function pgrun._tell_parent() is 'Trigger: when the last run that a parked one has started ends or disappears, that one goes on.';
 
-create trigger jobs_child_ended after update on pgrun.jobs
+create trigger jobs_child_ended after update of finished_at on pgrun.jobs
     for each row when (old.finished_at is null and new.finished_at is not null and old.parent_run_id is not null)
     execute function pgrun._tell_parent();
 
@@ -63,6 +63,6 @@ begin
 end $$;
 comment on function pgrun._cancel_children() is 'Trigger: cancels what a run has started when it fails or is cancelled.';
 
-create trigger jobs_parent_ended after update on pgrun.jobs
+create trigger jobs_parent_ended after update of finished_at on pgrun.jobs
     for each row when (old.finished_at is null and new.status in ('error', 'cancelled') and old.kind = 'agent')
     execute function pgrun._cancel_children();

@@ -88,7 +88,7 @@ end $$;
 comment on function pgrun._tell_status() is 'Trigger: tells in the stream of a run what becomes of it.';
 
 -- Costs a run that nobody reads the look at one column.
-create trigger jobs_told after update on pgrun.jobs
+create trigger jobs_told after update of status, streams, held on pgrun.jobs
     for each row when (new.streams and (old.status <> new.status or not old.streams or old.held = 'children' and new.held is null))
     execute function pgrun._tell_status();
 

@@ -282,7 +282,7 @@ end $$;
 comment on function pgrun._make_room() is 'Trigger: tells workers that a queue with limits has room again.';
 
 -- Costs a run without limits the look at one column.
-create trigger jobs_left_room after update on pgrun.jobs
+create trigger jobs_left_room after update of status on pgrun.jobs
     for each row when (old.limited and old.status = 'running' and new.status <> 'running')
     execute function pgrun._make_room();
 
