@@ -95,7 +95,10 @@ create table pgrun.jobs (
     constraint key_is_held check (key_scope is null or key is not null and (key_scope = 'period') = (key_until is not null)),
     constraint held_is_open check (held is null or status = case held when 'person' then 'paused' else 'pending' end),
     constraint finished_is_final check ((finished_at is not null) = (status in ('completed', 'error', 'cancelled')))
-);
+)
+-- Every claim from the first run walks over the entries of jobs_due that are left of the runs before. Postgres by itself would not
+-- clear indexes away as long as less than a fiftieth of the table has changed, and not even vacuum before a fifth has.
+with (vacuum_index_cleanup = on, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_scale_factor = 0.005);
 comment on table  pgrun.jobs is 'One row per run: a request to an agent or a task, who works on it, and its answer.';
 comment on column pgrun.jobs.run_id is 'Id of the run, a UUIDv7.';
 comment on column pgrun.jobs.kind is 'What is executed: agent or task. Filled in from the name when it is not given.';
