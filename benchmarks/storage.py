@@ -22,13 +22,14 @@ from pgrun._ids import new_run_ids
 BATCH = 500
 SETTINGS = {
     "as it is": "",
+    "Postgres's own": "alter table pgrun.jobs reset (vacuum_index_cleanup, autovacuum_vacuum_threshold,"
+    " autovacuum_vacuum_scale_factor)",
     "fillfactor 90": "alter table pgrun.jobs set (fillfactor = 90)",
     "fillfactor 70": "alter table pgrun.jobs set (fillfactor = 70)",
     "fillfactor 50": "alter table pgrun.jobs set (fillfactor = 50)",
     "no autovacuum": "alter table pgrun.jobs set (autovacuum_enabled = off)",
-    "vacuum at 1 %": "alter table pgrun.jobs set (autovacuum_vacuum_scale_factor = 0.01)",
-    "vacuum at 1 %, unthrottled": "alter table pgrun.jobs set (autovacuum_vacuum_scale_factor = 0.01,"
-    " autovacuum_vacuum_cost_delay = 0)",
+    "vacuum at 1 %": "alter table pgrun.jobs set (autovacuum_vacuum_threshold = 50, autovacuum_vacuum_scale_factor = 0.01)",
+    "unthrottled": "alter table pgrun.jobs set (autovacuum_vacuum_cost_delay = 0)",
 }
 SIZES = """
     select pg_table_size('pgrun.jobs') / 1e6 as "table MB",
