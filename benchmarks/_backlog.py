@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass
 import psycopg
 from psycopg import sql
 
+DAYS = 30
+"""Over so many the ends of finished runs are spread."""
+
 _CHUNK = 100_000  # rows per statement
 _CLAIM = 1_000  # of those that have ended: as many as a worker claims and finishes together
 _BYTES = 1000  # of a finished run with its index entries, generously
@@ -51,7 +54,7 @@ _KINDS = {
     "finished": _Kind(
         _CLAIM,
         [
-            _waiting("default", 0, "now() - interval '30 days' * (1 - n::float8 / %(rows)s)"),
+            _waiting("default", 0, f"now() - interval '{DAYS} days' * (1 - n::float8 / %(rows)s)"),
             sql.SQL(_CLAIMED),
             sql.SQL(_FINISHED),
         ],

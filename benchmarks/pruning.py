@@ -1,6 +1,6 @@
 """How soon a single run starts while a day's ended runs are deleted, and how fast these go.
 
-    python benchmarks/pruning.py [--finished 3000000] [--calls 100] [--pause 0.02] [--rounds 3] [--json FILE] [--database-url URL]
+    python benchmarks/pruning.py [--finished 1000000] [--calls 100] [--pause 0.02] [--rounds 3] [--json FILE] [--database-url URL]
 
 So many runs have ended within the last thirty days. In each round `pgrun prune`, in a process of its own, deletes those of the
 oldest day that is left, while single calls are made, one every 20 ms, to a worker process that is idle otherwise; before it so
@@ -14,12 +14,10 @@ from argparse import Namespace
 from collections.abc import Mapping
 
 import anyio
-from _backlog import Backlog
+from _backlog import DAYS, Backlog
 from _bench import TASKS, database, parser, server, settle, worker
 from _figures import medians, quantiles, table, write
 from _load import latency
-
-DAYS = 30
 
 
 def measure(url: str, day: int, options: Namespace) -> Mapping[str, Mapping[str, float]]:
@@ -52,7 +50,7 @@ async def _prune_and_call(url: str, day: int, options: Namespace) -> tuple[float
 
 def main() -> None:
     made = parser(__doc__)
-    made.add_argument("--finished", type=int, default=3_000_000)
+    made.add_argument("--finished", type=int, default=1_000_000)
     made.add_argument("--calls", type=int, default=100)
     made.add_argument("--pause", type=float, default=0.02)
     made.add_argument("--rounds", type=int, default=3)

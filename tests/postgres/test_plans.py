@@ -295,7 +295,7 @@ def test_a_statement_reads_no_more_than_it_must(filled: Conn, case: str) -> None
     assert rows < 1000  # far from the 5,000 that are due
 
 
-def test_a_claim_does_not_walk_over_what_has_ended_since_the_last_vacuum_but_one(filled: Conn) -> None:
+def test_a_claim_does_not_walk_over_what_had_ended_before_the_last_vacuum(filled: Conn) -> None:
     """However small a part of the table it is: by itself Postgres leaves the entries of so few in the indexes."""
     filled.execute(
         "insert into pgrun.jobs (kind, name, queue) select 'task', 'noop', 'mail' from generate_series(1, 3000)"
