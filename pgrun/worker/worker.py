@@ -188,10 +188,12 @@ class Worker:
 
     def on_state(self, listening: bool) -> None:
         """Called in the listener's thread; whatever was not heard before is looked for now."""
+        call_soon = self._connected.runtime.call_soon
         self._claims.is_listening = listening
-        self._connected.runtime.call_soon(self._claims.wake)
-        self._connected.runtime.call_soon(self._schedules.set_listening, listening)
-        self._connected.runtime.call_soon(self._expiry.wake)
+        call_soon(self._claims.wake)
+        call_soon(self._schedules.set_listening, listening)
+        call_soon(self._expiry.wake)
+        call_soon(self._left_calls.wake)
 
     def _start_services(self, slots: Slots) -> None:
         start = self._tasks.start_soon

@@ -81,6 +81,24 @@ async def test_a_listener_that_is_cut_off_is_replaced_by_polling_and_comes_back(
             assert (row["started_at"] - row["created_at"]).total_seconds() < FAST.poll_interval * 0.9
 
 
+async def test_an_answer_to_be_stopped_of_which_nobody_heard_is_looked_for_by_who_begins_to_listen(
+    listens_far: PostgresDb, proxy: Proxy, conn: Conn, models: ModelServer, heard: Heard
+) -> None:
+    agent = answering_agent(listens_far, models)
+    async with Worker(listens_far):
+        await until_heard(heard, "listening")
+        run = await agent.arun("ended", background=True)
+        await run.aresult(timeout=10)
+        proxy.refuse()
+        await until_heard(heard, "not_listening")
+        heard.clear()
+        await anyio.sleep(0.5)  # what it looks for when it is cut off it has looked for
+        conn.execute("insert into pgrun.left_calls (run_id, response_id) values (%s, 'resp_unheard')", [run.run_id])
+        proxy.accept()
+        await until_heard(heard, "listening")
+        await until(lambda: not conn.execute("select from pgrun.left_calls where due_at <= now()").fetchall())
+
+
 async def test_a_listener_on_a_dead_line_is_found_out_and_replaced(
     listens_far: PostgresDb, proxy: Proxy, models: ModelServer, heard: Heard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
