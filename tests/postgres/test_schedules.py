@@ -42,6 +42,7 @@ async def test_a_tick_submits_one_run_which_says_where_it_comes_from(
 
 
 async def test_workers_fire_each_tick_once_and_soon(db: PostgresDb, conn: Conn, note: Task[[str], None]) -> None:
+    db.settings = replace(FAST, poll_interval=60.0)  # so that nobody comes by without having been told
     async with AsyncExitStack() as stack:
         for _ in range(8):
             await stack.enter_async_context(Worker(db, concurrency=4))
@@ -51,7 +52,7 @@ async def test_workers_fire_each_tick_once_and_soon(db: PostgresDb, conn: Conn, 
     found = ticks(conn)
     assert found == [found[0] + n * timedelta(seconds=0.1) for n in range(len(found))]
     late = "select percentile_cont(0.5) within group (order by started_at - due_at) from pgrun.jobs"
-    assert one(conn, late) < timedelta(seconds=0.3)  # of eight workers on one event loop; alone it is some milliseconds
+    assert one(conn, late) < timedelta(seconds=5)  # some milliseconds, where a machine is not busy
 
 
 async def test_of_many_that_fire_a_tick_at_the_same_moment_one_does(
