@@ -196,7 +196,7 @@ async def test_the_thread_of_a_plain_function_is_left_to_itself(db: PostgresDb) 
 async def test_a_deadline_stops_what_runs_and_leaves_no_time_for_another_attempt(db: PostgresDb, conn: Conn) -> None:
     tried: list[int] = []
 
-    @db.task(retry=RetryPolicy(base_delay=60, jitter=0))
+    @db.task(retry=RetryPolicy(base_delay=5, jitter=0))
     async def work(broken: bool) -> None:
         tried.append(1)
         if broken:
@@ -207,9 +207,9 @@ async def test_a_deadline_stops_what_runs_and_leaves_no_time_for_another_attempt
         run = await work.options(deadline=2).asubmit(False)
         with pytest.raises(RunFailed, match="DeadlineExceeded: the run had not ended by its deadline"):
             await run.aresult(timeout=10)
-        run = await work.options(deadline=40).asubmit(True)
+        run = await work.options(deadline=4).asubmit(True)
         with pytest.raises(RunFailed, match="ValueError: broken"):  # at once, and not at the deadline
-            await run.aresult(timeout=20)
+            await run.aresult(timeout=3)
     assert len(tried) == 2
 
 
