@@ -47,9 +47,10 @@ async def test_a_machine_whose_clock_is_wrong_by_a_day_does_everything_in_time(
         runs = [await note.asubmit(), await note.options(delay=0.3).asubmit()]
         await db.await_runs([run.run_id for run in runs], timeout=10)
         await until_heard(heard, "fired", schedule="note")
-    row = conn.execute(
-        "select count(*) filter (where started_at < due_at) as early, max(started_at - due_at) as late from pgrun.jobs"
-    ).fetchone()
+        # While it works: a worker that stops gives back what it has just claimed, and that is due anew.
+        row = conn.execute(
+            "select count(*) filter (where started_at < due_at) as early, max(started_at - due_at) as late from pgrun.jobs"
+        ).fetchone()
     assert row
     assert row["early"] == 0
     assert row["late"] < timedelta(seconds=5)
