@@ -59,6 +59,8 @@ class Round:
             query = "select count(*) from pg_stat_activity where datname = %s"
             await until(lambda: conn.execute(query, [self._dbname]).fetchone() == (0,))
             query = "select xact_commit + xact_rollback from pg_stat_database where datname = %s"
+            if conn.info.server_version < 150000:
+                await anyio.sleep(2)  # there a collector writes down what it has been told, every half second
             row = conn.execute(query, [self._dbname]).fetchone()
         assert row is not None
         return int(row[0])
