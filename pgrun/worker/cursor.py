@@ -13,8 +13,8 @@ from pgrun.db.records import FIRST, Claimed, Position
 
 _SLOW = 0.01  # seconds that a look from the first may take
 _SLACK = 0.05  # seconds by which transactions commonly overtake each other
-_FROM_FIRST_EVERY = 0.25  # seconds; a run behind the position waits that long at most ...
-_SHARE = 20  # ... unless looks from the first would take more than one part in so many of the time
+_FROM_FIRST_EVERY = 0.02  # seconds; a run behind the position waits that long at most ...
+_SHARE = 20  # ... unless looks from the first would cost more than one part in so many of the time
 
 
 class Cursor:
@@ -52,7 +52,8 @@ class Cursor:
         self._filled = filled
         if from_first:
             self._pays = seconds > max(_SLOW, 2 * self._usual)
-            self._from_first_at = time.monotonic() + max(_FROM_FIRST_EVERY, _SHARE * seconds)
+            extra = seconds - self._usual
+            self._from_first_at = time.monotonic() + max(_FROM_FIRST_EVERY, _SHARE * extra)
         else:
             self._usual = seconds
             if not claimed:  # before it rests, it makes sure

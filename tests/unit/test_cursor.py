@@ -62,7 +62,19 @@ def test_when_the_backlog_is_gone_looks_begin_at_the_first_run_again(clock: Cloc
 def test_every_now_and_then_a_look_begins_at_the_first_run(clock: Clock) -> None:
     looks = Cursor()
     look(looks, run(9.0), filled=True)
-    clock.now += 0.24
+    clock.now += 0.019
+    assert looks.positions
+    clock.now += 0.002
+    assert looks.positions == {}
+
+
+def test_what_a_look_would_take_anyhow_is_not_counted(clock: Clock) -> None:
+    looks = Cursor()
+    look(looks, run(9.0), filled=True)
+    look(looks, run(9.1), seconds=0.04, filled=True)
+    clock.now += 0.5
+    look(looks, run(9.2), seconds=0.05, filled=True)
+    clock.now += 0.19
     assert looks.positions
     clock.now += 0.02
     assert looks.positions == {}
