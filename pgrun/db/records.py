@@ -125,6 +125,8 @@ class Look(NamedTuple):
     """Seconds after which it makes sense to look again; None: when it is woken."""
     apart: Mapping[str, bool] = MappingProxyType({})
     """Queues that were left alone, because they have limits or runs that take turns; and whether any run is pending there."""
+    waited: float = 0.0
+    """Seconds for which claims from queues with limits have waited for those of other workers."""
 
 
 class LeftCall(NamedTuple):

@@ -21,7 +21,9 @@ from pgrun.worker.slots import Slots
 _log = logging.getLogger("pgrun.worker")
 
 _MOST_AT_ONCE = 1000  # runs per claim
-_GATHER = 0.001  # seconds
+_GATHER = 0.001  # seconds for which free slots are gathered under a backlog ...
+_GATHER_TIMES = 4  # ... or so many times as long as a claim waited for those of others ...
+_GATHER_LONGEST = 0.01  # ... but no longer
 _EVERYTHING = ""  # for which a worker is woken; no queue has this name
 _HORIZON = 10.0  # seconds; runs that fall due within it are waited for to the millisecond
 
@@ -88,9 +90,8 @@ class Claims:
             if free == 0:
                 await pace.wait_for_slot(slots.some_left)
                 continue
-            if there_is_more and free < slots.size // 4:
-                await anyio.sleep(_GATHER)  # slots are freed in batches: one statement for many
-                free = min(slots.free, _MOST_AT_ONCE)
+            if there_is_more:
+                free = await self._gather(slots)
             # Whatever wakes us from here on is not seen by this claim for certain.
             woken_for, self._woken_for = self._woken_for, set()
             self._woken = anyio.Event()
@@ -106,6 +107,20 @@ class Claims:
                 await pace.rest(len(claimed), pause, self._woken)
         await pace.sleep(hands_over=True)
 
+    async def _gather(self, slots: Slots) -> int:
+        """How many slots are free, after a moment if they are few: they are freed in batches, and one statement is for many.
+
+        Claims from a queue with limits come one after the other. Whoever had to wait for those of others gathers more before the
+        next one: so there are fewer claims, and the others wait the less, too.
+        """
+        enough, longest = slots.size // 4, _GATHER
+        if self._limited.waited > _GATHER:
+            enough, longest = slots.size * 3 // 4, min(_GATHER_TIMES * self._limited.waited, _GATHER_LONGEST)
+        until = time.monotonic() + longest
+        while slots.free < min(enough, _MOST_AT_ONCE) and time.monotonic() < until:  # noqa: ASYNC110 - each batch would wake it
+            await anyio.sleep(_GATHER)
+        return min(slots.free, _MOST_AT_ONCE)
+
     async def _promise_looks(self, seconds: float, hands_over: bool) -> None:
         try:
             await self._verbs.promise_looks(self._registration.worker_id, seconds, hands_over=hands_over)
@@ -118,7 +133,7 @@ class Claims:
         if queue == _EVERYTHING or self._yields or self._cursor.positions or not own.is_current:
             return await self._claim(free)
         if queue in self._limited:
-            claimed, next_due, _ = await self._limited.claim_from(queue, own.worker_id, own.names, free)
+            claimed, next_due, *_ = await self._limited.claim_from(queue, own.worker_id, own.names, free)
             if next_due is not None:
                 self._look_at = min(self._look_at, time.monotonic() + next_due)
         else:
@@ -145,7 +160,7 @@ class Claims:
             looks = [self._claim_limited, *looks]
         for look in looks:
             if len(claimed) < free:
-                found, next_due, _ = await look(free - len(claimed))
+                found, next_due, *_ = await look(free - len(claimed))
                 claimed += found
                 pause = pause if next_due is None else min(pause, max(next_due, 0.0))
         _tell(claimed)

@@ -33,6 +33,10 @@ class Limited:
     Args:
         verbs: The database.
         yields: Whether the worker steps back from live daemons.
+
+    Attributes:
+        waited: Seconds for which claims from these queues have waited for those of other workers; half as much counts in the next
+            look at everything, a quarter in the one after it.
     """
 
     def __init__(self, verbs: Verbs, *, yields: bool) -> None:
@@ -43,6 +47,7 @@ class Limited:
         self._turn = 0
         self._is_first = False
         self._others_at = 0.0
+        self.waited = 0.0
 
     def __contains__(self, queue: object) -> bool:
         return queue in self._apart
@@ -55,6 +60,7 @@ class Limited:
     def begin_round(self, queues: Collection[str]) -> Turn:
         """Begins a look at `queues`; returns when it is the turn of these."""
         self._looked_at.clear()
+        self.waited /= 2
         there_are_others = time.monotonic() > self._others_at or not self._apart.keys() >= {*queues}
         self._is_first = any(self._apart.values()) and not (there_are_others and self._is_first)
         if self._is_first and not there_are_others:
@@ -79,10 +85,12 @@ class Limited:
     async def claim_from(self, queue: str, worker_id: str, names: Sequence[str], slots: int) -> Look:
         """Takes up to `slots` runs of one of them."""
         try:
-            return await self._verbs.claim_limited(worker_id, queue, names, slots, yields=self._yields)
+            look = await self._verbs.claim_limited(worker_id, queue, names, slots, yields=self._yields)
         except DatabaseError as error:  # what other queues have given stays claimed
             _log.warning("no claim: %s", error)
             return Look([], 1.0)
+        self.waited = max(look.waited, self.waited)
+        return look
 
     def _queues(self) -> list[str]:
         queues = sorted(

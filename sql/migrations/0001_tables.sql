@@ -374,12 +374,14 @@ create index queues_special on pgrun.queues (queue) where limited or resume_at i
 create table pgrun.meters (
     queue    text primary key references pgrun.queues on delete cascade,
     last_key text not null default '',
+    level    smallint,
     tokens   float8,
     read_at  timestamptz not null default now()
 ) with (fillfactor = 50);
 comment on table  pgrun.meters is 'What has to be remembered from one claim to the next of queues with a rate, or whose runs take turns. How many run is counted in jobs.';
 comment on column pgrun.meters.queue is 'Name of the queue.';
 comment on column pgrun.meters.last_key is 'The concurrency_key that had its turn last; empty: runs without one, or none yet.';
+comment on column pgrun.meters.level is 'The priority of which the last claim left runs. Null: it left none that is due.';
 comment on column pgrun.meters.tokens is 'The weight that may start at once, at read_at; it grows with the rate up to burst. Negative after a run that is heavier than burst. Null: burst.';
 comment on column pgrun.meters.read_at is 'The moment that tokens is about.';
 

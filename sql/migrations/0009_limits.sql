@@ -45,17 +45,20 @@ end $$;
 comment on function pgrun._apart(text[]) is
     'Which of these queues have limits, or runs that take turns, and whether any run is pending there; null: none has.';
 
-create function pgrun._next_level(in_queue text, above int) returns int language plpgsql stable as $$
+create function pgrun._next_level(in_queue text, above int, below int default 32768) returns int language plpgsql stable as $$
 begin
     return least(
         (select j.priority from pgrun.jobs j
-          where j.queue = in_queue and j.priority > above and j.status = 'pending' and j.held is null and j.concurrency_key is null
+          where j.queue = in_queue and j.priority > above and j.priority < below and j.status = 'pending' and j.held is null
+            and j.concurrency_key is null
           order by j.priority limit 1),
         (select j.priority from pgrun.jobs j
-          where j.queue = in_queue and j.priority > above and j.status = 'pending' and j.held is null and j.concurrency_key is not null
+          where j.queue = in_queue and j.priority > above and j.priority < below and j.status = 'pending' and j.held is null
+            and j.concurrency_key is not null
           order by j.priority limit 1));
 end $$;
-comment on function pgrun._next_level(text, int) is 'The next priority of which a queue has pending runs that nothing holds; null: there is none.';
+comment on function pgrun._next_level(text, int, int) is
+    'The next priority between two others of which a queue has pending runs that nothing holds; null: there is none.';
 
 create function pgrun._first_due(in_queue text, level int, after timestamptz) returns timestamptz language plpgsql stable as $$
 begin
@@ -94,8 +97,12 @@ comment on function pgrun._others_take(uuid, text, text, boolean, boolean) is 'W
 
 -- A claim from one queue. Priorities come one after the other; within one, keys take turns: the walk hops from key to key, beginning behind
 -- the one that had its turn last, runs without a key being one of them (''), and of each key at most so many are taken as may run. It looks
--- at a thousand keys at most, and no further than it needs. Twice its share of the room is locked of each key, and then one of
--- each is taken, a second of each, and so on.
+-- at a thousand keys at most, and no further than it needs. Twice its share of the room is locked of each key, or one run if there are
+-- keys enough, and then one of each is taken, a second of each, and so on.
+--
+-- Index entries of runs that have been claimed are in the way until vacuum removes them. So where the last claim left runs of a
+-- priority, nobody asks again whether it has any, only whether something more urgent has come; and what is picked of a key begins
+-- at the run that the walk has seen.
 --
 -- A run that is heavier than the tokens there are waits, and whatever comes after it: else light ones would keep it waiting for ever.
 -- One that is heavier than burst starts when the bucket is full, and those behind it wait the longer.
@@ -104,7 +111,7 @@ comment on function pgrun._others_take(uuid, text, text, boolean, boolean) is 'W
 -- all of them at each step.
 --
 -- Returns what was claimed, and one row more without a run_id, whose due_at says when it makes sense to look again; null: when somebody
--- says so, because there is room again, or something new.
+-- says so, because there is room again, or something new. Its timeout says for how many seconds the claim has waited for others.
 create function pgrun._claim_limited(worker uuid, in_queue text, names text[], slots int, yields boolean)
 returns setof pgrun.jobs language plpgsql
 set lock_timeout = '100ms' set enable_sort = off set enable_incremental_sort = off as $$
@@ -112,6 +119,7 @@ declare
     limits  pgrun.queues;
     meter   pgrun.meters;
     look    pgrun.jobs;
+    began   timestamptz := clock_timestamp();
     at      timestamptz;
     running int;
     busy    jsonb := '{}';  -- how many run, by key
@@ -120,6 +128,7 @@ declare
     last    text;           -- whose turn it was
     room    int := slots;
     level   int := -32769;
+    left_level int;         -- the priority of which the last claim left runs, and then of which this one does
     turns   record;
     claimed uuid[] := '{}';
 begin
@@ -127,10 +136,12 @@ begin
         select q.* into limits from pgrun.queues q where q.queue = in_queue for no key update;
     exception when lock_not_available then
         look.due_at := clock_timestamp() + interval '50 ms';
+        look.timeout := extract(epoch from clock_timestamp() - began);
         return next look;
         return;
     end;
     at := clock_timestamp();
+    look.timeout := extract(epoch from at - began);
     if limits.queue is null then  -- somebody has deleted it
         insert into pgrun.queues (queue) values (in_queue) on conflict do nothing;
         look.due_at := at;
@@ -147,6 +158,7 @@ begin
 
     select m.* into meter from pgrun.meters m where m.queue = in_queue;
     last := coalesce(meter.last_key, '');
+    left_level := meter.level;
     if limits.concurrency is not null or limits.key_concurrency is not null then
         select coalesce(sum(r.many), 0), coalesce(jsonb_object_agg(r.key, r.many) filter (where r.key is not null), '{}')
           into running, busy
@@ -161,66 +173,86 @@ begin
     end if;
 
     while room > 0 loop
-        level := pgrun._next_level(in_queue, level);
+        level := coalesce(pgrun._next_level(in_queue, level, coalesce(left_level, 32768)), left_level);
         if level is null then
             look.due_at := pgrun._next_due(in_queue, at);
             exit;
+        elsif level = left_level then
+            left_level := null;
+        elsif pgrun._first_due(in_queue, level, '-infinity') > at then
+            continue;
         end if;
-        continue when pgrun._first_due(in_queue, level, '-infinity') > at;
-        with recursive walk (key, wrapped, due_at, step) as (
-            select last, false, null::timestamptz, 0
+        with recursive above (key, due_at, run_id, step) as (
+            select last, null::timestamptz, null::uuid, 0
             union all
-            select n.key, n.wrapped, n.due_at, w.step + 1
-              from walk w
+            select k.*, a.step + 1
+              from above a
              cross join lateral (
-                select k.key, k.wrapped, k.due_at
-                  from ((select j.concurrency_key, w.wrapped, j.due_at from pgrun.jobs j
-                          where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
-                            and j.concurrency_key > w.key
-                          order by j.concurrency_key, j.due_at limit 1)
-                        union all
-                        (select '', true, (select j.due_at from pgrun.jobs j
-                                            where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
-                                              and j.concurrency_key is null
-                                            order by j.due_at limit 1)
-                          where not w.wrapped)) k (key, wrapped, due_at)
-                 limit 1) n
-             where w.step < 1000 and (not n.wrapped or n.key <= last)),
+                select j.concurrency_key, j.due_at, j.run_id from pgrun.jobs j
+                 where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                   and j.concurrency_key > a.key
+                 order by j.concurrency_key, j.due_at, j.run_id limit 1) k
+             where a.step < 1000),
+        below (key, due_at, run_id, step) as (
+            select '', k.due_at, k.run_id, passed.keys
+              from (select count(*)::int from above) passed (keys)
+              left join lateral (
+                select j.due_at, j.run_id from pgrun.jobs j
+                 where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                   and j.concurrency_key is null
+                 order by j.due_at, j.run_id limit 1) k on true
+             where passed.keys <= 1000
+            union all
+            select k.*, b.step + 1
+              from below b
+             cross join lateral (
+                select j.concurrency_key, j.due_at, j.run_id from pgrun.jobs j
+                 where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                   and j.concurrency_key > b.key and j.concurrency_key <= last
+                 order by j.concurrency_key, j.due_at, j.run_id limit 1) k
+             where b.step < 1000),
+        walk as (select * from above union all select * from below),
         groups as materialized (
             select f.* from (
-                select w.key, w.step, w.due_at,
+                select w.*,
                        least(room, case when w.key <> '' then limits.key_concurrency - coalesce((busy ->> w.key)::int, 0) end) as free
                   from walk w) f
              where f.due_at <= at and f.free > 0
              limit room + 10),
         share as materialized (
-            select ceil(2.0 * room / greatest(count(*), 1))::int as most from groups),
+            select case when count(*) < room then ceil(2.0 * room / greatest(count(*), 1))::int else 1 end as most from groups),
         picked as (
-            select g.key, g.step, p.run_id, p.weight, g.free,
-                   row_number() over (partition by g.step order by p.due_at, p.run_id) as round
+            select g.key, g.step, g.free, p.*
               from groups g
              cross join lateral (
-                select k.* from (
-                    select j.run_id, j.due_at, coalesce(j.weight, 1) as weight from pgrun.jobs j
-                     where g.key <> '' and j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
-                       and j.concurrency_key = g.key and j.due_at <= at
+                select k.*, row_number() over () as round from (
+                    select j.run_id, coalesce(j.weight, 1) as weight from pgrun.jobs j
+                     where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                       and j.concurrency_key = g.key
+                       and (j.due_at, j.run_id) >= (g.due_at, g.run_id) and j.due_at <= at
                        and (j.expires_at is null or pgrun._starts_until(j) is null or j.expires_at > at)
                        and (j.definition is not null or j.name = any (names) or not pgrun._others_take(worker, in_queue, j.name, false, false))
                        and not (yields and pgrun._others_take(worker, in_queue, j.name, j.definition is not null, true))
                      order by j.due_at, j.run_id
                      limit least(g.free, (select most from share))
-                       for update skip locked) k
-                union all
-                select u.* from (
-                    select j.run_id, j.due_at, coalesce(j.weight, 1) as weight from pgrun.jobs j
-                     where g.key = '' and j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
-                       and j.concurrency_key is null and j.due_at <= at
+                       for update skip locked) k) p
+             where g.key <> ''
+            union all
+            select g.key, g.step, g.free, p.*
+              from groups g
+             cross join lateral (
+                select k.*, row_number() over () as round from (
+                    select j.run_id, coalesce(j.weight, 1) as weight from pgrun.jobs j
+                     where j.queue = in_queue and j.priority = level and j.status = 'pending' and j.held is null
+                       and j.concurrency_key is null
+                       and (j.due_at, j.run_id) >= (g.due_at, g.run_id) and j.due_at <= at
                        and (j.expires_at is null or pgrun._starts_until(j) is null or j.expires_at > at)
                        and (j.definition is not null or j.name = any (names) or not pgrun._others_take(worker, in_queue, j.name, false, false))
                        and not (yields and pgrun._others_take(worker, in_queue, j.name, j.definition is not null, true))
                      order by j.due_at, j.run_id
                      limit least(g.free, (select most from share))
-                       for update skip locked) u) p),
+                       for update skip locked) k) p
+             where g.key = ''),
         ordered as (
             select p.*, row_number() over turn as place, tokens - sum(p.weight) over turn + p.weight as left_to_it
               from picked p window turn as (order by p.round, p.step)),
@@ -247,6 +279,9 @@ begin
         if turns.run_ids <> '{}' or turns.passed then
             last := turns.last_key;
         end if;
+        if turns.run_ids <> '{}' and (room = 0 or turns.short is not null or turns.more or turns.passed) then
+            left_level := level;
+        end if;
         if turns.short is not null then
             look.due_at := at + make_interval(secs => turns.short / limits.rate * extract(epoch from limits.per)::float8);
             exit;
@@ -256,10 +291,11 @@ begin
         end if;
     end loop;
 
-    if last <> coalesce(meter.last_key, '') or limits.rate is not null and claimed <> '{}' then
-        insert into pgrun.meters as m (queue, last_key, tokens, read_at)
-        values (in_queue, last, tokens, at)
-        on conflict (queue) do update set last_key = excluded.last_key, tokens = excluded.tokens, read_at = excluded.read_at;
+    if last <> coalesce(meter.last_key, '') or left_level is distinct from meter.level or limits.rate is not null and claimed <> '{}' then
+        insert into pgrun.meters as m (queue, last_key, level, tokens, read_at)
+        values (in_queue, last, left_level, tokens, at)
+        on conflict (queue) do update
+            set last_key = excluded.last_key, level = excluded.level, tokens = excluded.tokens, read_at = excluded.read_at;
     end if;
     return query
         update pgrun.jobs j

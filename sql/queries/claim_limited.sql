@@ -3,8 +3,9 @@
 --
 -- Returns one row per claimed run, JSON as text, and one with run_id null whose next_look says in how many seconds to look again:
 -- when the rate lets the next run start, or the next will be due; null: when somebody says so (pgrun_wake), because there is
--- room again or something new.
+-- room again or something new. In that row, waited says for how many seconds the claim has waited for those of other workers.
 select case when j.run_id is null then extract(epoch from j.due_at - clock_timestamp())::float8 end as next_look,
+       case when j.run_id is null then j.timeout end as waited,
        j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
        j.priority, extract(epoch from j.due_at)::float8 as due_at, j.input::text, j.definition::text, j.output_schema::text, j.metrics::text,
        case j.kind when 'agent' then j.metadata::text end as metadata, j.streams,

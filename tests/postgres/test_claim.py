@@ -95,7 +95,7 @@ async def test_a_worker_with_many_queues_looks_again_at_once_where_one_has_given
     hand = await hire(db, queues=queues)
     counts, pauses = list[int](), list[float | None]()
     while not counts or counts[-1]:
-        claimed, pause, _ = await hand.verbs.claim(hand.worker_id, queues, [], 100, yields=False, horizon=10)
+        claimed, pause, *_ = await hand.verbs.claim(hand.worker_id, queues, [], 100, yields=False, horizon=10)
         counts.append(len(claimed))
         pauses.append(pause)
     assert counts == [18, 18, 4, 0]
@@ -325,6 +325,6 @@ async def test_a_claim_that_gets_something_announces_what_comes_next_too(db: Pos
     await submit(db)
     await submit(db)
     await submit(db, delay=100)
-    claimed, seconds, _ = await hand.verbs.claim(hand.worker_id, ["default"], [], 5, yields=False, horizon=1000)
+    claimed, seconds, *_ = await hand.verbs.claim(hand.worker_id, ["default"], [], 5, yields=False, horizon=1000)
     assert len(claimed) == 2
     assert seconds == pytest.approx(100, abs=5)

@@ -1,12 +1,15 @@
 """claim_limited.sql: how many runs of a queue or key run at once, how fast they start, and whose turn it is."""
 
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from random import Random
 
 import psycopg
 import pytest
 from support.database import Conn
 from support.ear import Ear
 from support.hands import Hand, failed, hire, lose, submit
+from support.rows import clock
 
 from pgrun import PostgresDb
 from pgrun.db.records import Claimed
@@ -85,6 +88,52 @@ async def test_a_batch_takes_one_of_each_key_then_a_second_of_each(db: PostgresD
     hand = await hire(db)
     assert await inputs(hand, 6) == ["a1", "a2", "a3", "b1", "b2", "c1"]
     assert len(await hand.claim_limited(100)) == 47
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_whatever_is_more_urgent_comes_first_wherever_the_last_claim_stopped(
+    db: PostgresDb, conn: Conn, seed: int
+) -> None:
+    """Also what is submitted behind it, falls due meanwhile, or has another key."""
+    chance = Random(seed)
+    limit(conn, "concurrency = 1000")
+    hand = await hire(db)
+    pending = "select priority from pgrun.jobs where status = 'pending' and due_at <= now() order by priority"
+    for _ in range(40):
+        for _ in range(chance.randint(0, 3)):
+            flood(
+                conn,
+                chance.randint(1, 4),
+                chance.choice([None, "a", "b"]),
+                priority=chance.randint(-2, 2),
+                due_at=clock(conn) + timedelta(hours=chance.choice([-1, -1, 0, 1])),
+            )
+        conn.execute("update pgrun.jobs set due_at = now() where due_at > now() and random() < 0.1")
+        waiting = [row["priority"] for row in conn.execute(pending).fetchall()]
+        slots = chance.randint(1, 6)
+        claimed = list[int]()
+        while len(claimed) < min(slots, len(waiting)):
+            look = await hand.look_limited(slots - len(claimed))
+            claimed += [run.priority for run in look.claimed]
+            if len(claimed) < min(slots, len(waiting)):  # because one key had few: it says that there are more
+                assert look.claimed
+                assert look.next_due is not None
+                assert look.next_due <= 0
+        assert claimed == waiting[:slots]
+
+
+async def test_a_claim_says_for_how_long_it_has_waited_for_another(db: PostgresDb, conn: Conn, dsn: str) -> None:
+    flood(conn, 2)
+    limit(conn, "concurrency = 5")
+    hand = await hire(db)
+    with psycopg.connect(dsn) as other:
+        other.execute("select from pgrun.queues where queue = 'default' for update")
+        look = await hand.look_limited(1)
+    assert look.claimed == []
+    assert look.waited >= 0.09  # after a tenth of a second it gives up
+    look = await hand.look_limited(1)
+    assert len(look.claimed) == 1
+    assert look.waited < 0.09
 
 
 async def test_no_more_of_a_key_run_at_once_than_key_concurrency_says(db: PostgresDb, conn: Conn) -> None:
@@ -280,6 +329,18 @@ async def test_thousands_of_keys_that_wait_for_their_time_hide_none_that_is_due(
     looks = [await hand.look_limited(1) for _ in range(4)]
     assert [run for look in looks for run in look.claimed]
     assert all(look.next_due is not None and look.next_due < 0.1 for look in looks[:2] if not look.claimed)
+
+
+async def test_thousands_of_keys_that_wait_for_their_time_cost_no_looks(db: PostgresDb, conn: Conn) -> None:
+    """Nor where the last claim left runs of their priority."""
+    conn.execute(
+        "insert into pgrun.jobs (name, concurrency_key, due_at) select 'noop', 'k' || n, "
+        "now() + case when n <= 2 then interval '0' else interval '1 h' end from generate_series(1, 3000) n"
+    )
+    hand = await hire(db)
+    looks = [await hand.look_limited(1) for _ in range(8)]  # each passes a thousand keys, while anything is due
+    assert sum(len(look.claimed) for look in looks) == 2
+    assert looks[-1].next_due == pytest.approx(3600, abs=60)
 
 
 async def test_keys_get_the_same_of_a_flood_of_different_keys(db: PostgresDb, conn: Conn) -> None:

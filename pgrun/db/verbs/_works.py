@@ -59,8 +59,8 @@ class Works(Base):
     ) -> Look:
         """Like `claim`, from one queue with limits, or whose runs take turns."""
         params = {"worker_id": worker_id, "queue": queue, "names": [*names], "slots": slots, "yields": yields}
-        *claimed, (next_look, *_) = await self._runtime.fetch_tuples("claim_limited", params)
-        return Look(sorted((Claimed(*row[1:]) for row in claimed), key=_place), next_look)
+        *claimed, (next_look, waited, *_) = await self._runtime.fetch_tuples("claim_limited", params)
+        return Look(sorted((Claimed(*row[2:]) for row in claimed), key=_place), next_look, waited=waited)
 
     async def claim_woken(self, worker_id: str, queue: str, names: Sequence[str], slots: int) -> list[Claimed]:
         """Like `claim`, faster: due runs of one queue, from the first, that the worker can execute for certain."""
