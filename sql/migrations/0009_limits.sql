@@ -108,13 +108,13 @@ comment on function pgrun._others_take(uuid, text, text, boolean, boolean) is 'W
 -- One that is heavier than burst starts when the bucket is full, and those behind it wait the longer.
 --
 -- Without sorts, where an index has the order: a plan that was made while there were no keys must do when there are many, and would walk
--- all of them at each step.
+-- all of them at each step. Before Postgres 18 a plan that sorts all the same is priced for it, and would be compiled (jit).
 --
 -- Returns what was claimed, and one row more without a run_id, whose due_at says when it makes sense to look again; null: when somebody
 -- says so, because there is room again, or something new. Its timeout says for how many seconds the claim has waited for others.
 create function pgrun._claim_limited(worker uuid, in_queue text, names text[], slots int, yields boolean)
 returns setof pgrun.jobs language plpgsql
-set lock_timeout = '100ms' set enable_sort = off set enable_incremental_sort = off as $$
+set lock_timeout = '100ms' set enable_sort = off set enable_incremental_sort = off set jit = off as $$
 declare
     limits  pgrun.queues;
     meter   pgrun.meters;
