@@ -206,14 +206,16 @@ class Storm:
                     )
                 case "hole":
                     self._proxy.black_hole()
-                    with anyio.move_on_after(self._chance.uniform(0.1, 0.5)):
-                        await anyio.sleep_forever()
-                    self._proxy.heal()
+                    try:
+                        await anyio.sleep(self._chance.uniform(0.1, 0.5))
+                    finally:  # also if the storm ends in it
+                        self._proxy.heal()
                 case "mute":
                     self._proxy.swallows = True
-                    with anyio.move_on_after(self._chance.uniform(0.2, 1)):
-                        await anyio.sleep_forever()
-                    self._proxy.swallows = False
+                    try:
+                        await anyio.sleep(self._chance.uniform(0.2, 1))
+                    finally:
+                        self._proxy.swallows = False
 
     async def _cancel_some(self) -> None:
         while True:
