@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
@@ -20,6 +21,8 @@ from pgrun.db.embedded import EmbeddedPostgres
 
 TASKS = ("--import", "_daemon_tasks")
 """Options with which `worker` executes the functions of `_tasks`."""
+
+_IMPORTS = 2.0  # seconds within which a worker that serves already has imported the client of the provider
 
 _numbers = count()
 
@@ -84,3 +87,11 @@ def worker(
     finally:
         process.terminate()
         process.wait()
+
+
+def await_workers(url: str, workers: int = 1) -> None:
+    """Returns when so many serve and have come to rest: a new one is still busy with imports when it begins to claim."""
+    with psycopg.connect(url, autocommit=True) as conn:
+        while conn.execute("select from pgrun.workers where stopped_at is null").rowcount < workers:
+            time.sleep(0.1)
+    time.sleep(_IMPORTS)

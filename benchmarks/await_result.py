@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import anyio
 from _bare import BareClient, bare_client
-from _bench import TASKS, database, parser, server, worker
+from _bench import TASKS, await_workers, database, parser, server, worker
 from _figures import quantiles, table, write
 from _load import WARM, called, calling
 
@@ -40,6 +40,7 @@ def main() -> None:
     options = made.parse_args()
     with server(options.database_url) as on:
         with database(on) as url, worker(url, *TASKS), bare_client(url) as bare:
+            await_workers(url)
             samples = anyio.run(take_turns, url, options.calls, options.pause, bare)
         found = {
             f"submit → {what}": {who: quantiles([pair[place] for pair in pairs]) for who, pairs in samples.items()}

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import anyio
 from _backlog import Backlog, free_disk, sizes
-from _bench import TASKS, database, parser, server, settle, worker
+from _bench import TASKS, await_workers, database, parser, server, settle, worker
 from _figures import medians, quantiles, table, write
 from _load import drain, fill, latency
 
@@ -31,6 +31,7 @@ def measure(url: str, options: Namespace) -> Figures:
     drained = anyio.run(lambda: drain(url, options.runs, concurrency=options.concurrency))
     settle(url)
     with worker(url, *TASKS):
+        await_workers(url)
         started = quantiles(anyio.run(lambda: latency(url, options.calls, pause=PAUSE)))
     return {"drain": drained.rate, "p50": started["p50"], "p99": started["p99"]}
 

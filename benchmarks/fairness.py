@@ -1,44 +1,57 @@
 """How soon a single run of one key starts while another key has a hundred thousand in the same queue.
 
-    python benchmarks/fairness.py [--flood 100000] [--nap 0.05] [--calls 300] [--pause 0.02] [--concurrency 50] [--rounds 3]
+    python benchmarks/fairness.py [--flood 100000] [--nap 0.05] [--calls 300] [--pause 0.02] [--concurrency 50] [--rounds 5]
                                   [--json FILE] [--database-url URL]
 
-One worker process. Single calls of one key are made every 20 ms: while nothing else is there; while runs of another key, which
-each take 50 ms, fill all its slots; and while key_concurrency leaves slots to others. Milliseconds from submit to start, with
-the ratio to the idle case. The cases take turns, each in a new database; medians of the rounds.
+One worker process. Single calls of one key are made every 20 ms: while nothing else is there; while runs of another key fill all
+its slots, 25 to 75 ms long or all of 50; and while key_concurrency leaves slots to others. Milliseconds from submit to start,
+with the ratio to the idle case. The cases take turns, each in a new database; medians of the rounds.
 """
 
 import time
 from argparse import Namespace
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import anyio
 import psycopg
-from _bench import TASKS, database, parser, server, settle, worker
+from _bench import TASKS, await_workers, database, parser, server, settle, worker
 from _figures import medians, quantiles, table, write
 from _load import WARM, called, calling
 
-CASES: Mapping[str, tuple[str, bool]] = {
-    "nothing else": ("", False),
-    "keys in turn": ("", True),
-    "key_concurrency = 40": ("key_concurrency = 40", True),
+
+@dataclass(frozen=True)
+class Case:
+    """What limits the queue, whether there is a flood, and by which part its runs differ in length."""
+
+    limits: str = ""
+    floods: bool = True
+    spread: float = 0.0
+
+
+CASES: Mapping[str, Case] = {
+    "nothing else": Case(floods=False),
+    "keys in turn": Case(spread=0.5),
+    "keys in turn, all runs as long": Case(),
+    "key_concurrency = 40, all as long": Case("key_concurrency = 40"),
 }
-"""Limits, and whether there is a flood."""
 
 FLOOD = """insert into pgrun.jobs (kind, name, input, concurrency_key)
-           select 'task', 'nap', jsonb_build_object('seconds', %s::float8), 'flood' from generate_series(1, %s) n"""
+           select 'task', 'nap', jsonb_build_object('seconds', %s * (1 + %s * (2 * random() - 1))), 'flood'
+             from generate_series(1, %s) n"""
 
 
-def measure(on: str, limits: str, floods: bool, options: Namespace) -> Mapping[str, float]:
+def measure(on: str, case: Case, options: Namespace) -> Mapping[str, float]:
     """Milliseconds from submit to start: p50, p95, p99."""
     with database(on) as url, psycopg.connect(url, autocommit=True) as conn:
-        if limits:
-            conn.execute(f"update pgrun.queues set {limits} where queue = 'default'".encode())
-        if floods:
-            conn.execute(FLOOD, [options.nap, options.flood])
+        if case.limits:
+            conn.execute(f"update pgrun.queues set {case.limits} where queue = 'default'".encode())
+        if case.floods:
+            conn.execute(FLOOD, [options.nap, case.spread, options.flood])
         settle(url)
         with worker(url, *TASKS, "--concurrency", str(options.concurrency)):
-            while floods and not _some_ended(conn):
+            await_workers(url)
+            while case.floods and not _some_ended(conn):
                 time.sleep(0.05)
             return quantiles(anyio.run(_latency, url, options.calls, options.pause))
 
@@ -74,18 +87,18 @@ def main() -> None:
     made.add_argument("--calls", type=int, default=300)
     made.add_argument("--pause", type=float, default=0.02)
     made.add_argument("--concurrency", type=int, default=50)
-    made.add_argument("--rounds", type=int, default=3)
+    made.add_argument("--rounds", type=int, default=5)
     options = made.parse_args()
-    rounds: dict[str, list[Mapping[str, float]]] = {case: [] for case in CASES}
+    rounds: dict[str, list[Mapping[str, float]]] = {name: [] for name in CASES}
     with server(options.database_url) as on:
         for _ in range(options.rounds):
-            for case, (limits, floods) in CASES.items():
-                rounds[case].append(measure(on, limits, floods, options))
-        found = {case: medians(figures) for case, figures in rounds.items()}
+            for name, case in CASES.items():
+                rounds[name].append(measure(on, case, options))
+        found = {name: medians(figures) for name, figures in rounds.items()}
         idle = found["nothing else"]
         rows = {
-            case: [cell for what in ("p50", "p95", "p99") for cell in (figures[what], figures[what] / idle[what])]
-            for case, figures in found.items()
+            name: [cell for what in ("p50", "p95", "p99") for cell in (figures[what], figures[what] / idle[what])]
+            for name, figures in found.items()
         }
         table(["a single run's start", "p50, ms", "to idle", "p95, ms", "to idle", "p99, ms", "to idle"], rows)
         write(options.json, on, {"flood": options.flood, "rounds": options.rounds, "cases": found})

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import psycopg
-from _bench import TASKS, database, parser, server, settle, worker
+from _bench import TASKS, await_workers, database, parser, server, settle, worker
 from _figures import medians, table, write
 
 BINDING = 100
@@ -49,7 +49,6 @@ FILL = """insert into pgrun.jobs (kind, name, input, concurrency_key)
             from generate_series(1, %(runs)s) n"""
 LEFT = "select count(*) from (select from pgrun.jobs where finished_at is null limit 1) one"
 RATE = "select count(*) / extract(epoch from max(finished_at) - min(started_at))::float8 from pgrun.jobs"
-READY = "select count(*) from pgrun.workers where stopped_at is null"
 
 
 def measure(on: str, case: Case, workers: int, options: Namespace) -> float:
@@ -64,8 +63,7 @@ def measure(on: str, case: Case, workers: int, options: Namespace) -> float:
         settle(url)
         for _ in range(workers):
             stack.enter_context(worker(url, *TASKS, "--concurrency", str(slots)))
-        _wait(lambda: look(READY) == workers)
-        time.sleep(0.5)
+        await_workers(url, workers)
         conn.execute("select pgrun.resume_queue('default')")
         _wait(lambda: look(LEFT) == 0)
         return look(RATE)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import anyio
 import psycopg
-from _bench import TASKS, database, parser, server, settle, worker
+from _bench import TASKS, await_workers, database, parser, server, settle, worker
 from _figures import medians, quantiles, table, write
 from _load import drain, fill, latency
 
@@ -47,6 +47,7 @@ def measure(on: str, case: Case, options: Namespace) -> Figures:
         drained = anyio.run(lambda: drain(url, options.runs, concurrency=options.concurrency, queues=queues))
         settle(url)
         with worker(url, *TASKS, "--queues", ",".join(queues)):
+            await_workers(url)
             started = quantiles(
                 anyio.run(lambda: latency(url, options.calls, pause=PAUSE, queues=queues, priorities=priorities))
             )

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import anyio
 from _backlog import DAYS, Backlog
-from _bench import TASKS, database, parser, server, settle, worker
+from _bench import TASKS, await_workers, database, parser, server, settle, worker
 from _figures import medians, quantiles, table, write
 from _load import latency
 
@@ -24,6 +24,7 @@ def measure(url: str, day: int, options: Namespace) -> Mapping[str, Mapping[str,
     """Milliseconds from submit to start, without and with; and runs deleted per second."""
     settle(url)
     with worker(url, *TASKS):
+        await_workers(url)
         without = anyio.run(lambda: latency(url, options.calls, pause=options.pause))
         rate, meanwhile = anyio.run(_prune_and_call, url, day, options)
     return {"without": quantiles(without), "pruning": quantiles(meanwhile), "pruned": {"rate": rate}}
