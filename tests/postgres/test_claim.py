@@ -11,7 +11,7 @@ from psycopg.rows import dict_row
 from support.database import Conn
 from support.hands import hire, lose, submit
 from support.rows import row_of
-from support.tables import claim, one
+from support.tables import claim, one, perform
 from support.until import until
 
 from pgrun import PostgresDb, Worker
@@ -73,6 +73,44 @@ async def test_a_slot_that_one_queue_does_not_need_is_not_locked_away_from_other
     first, second = await hire(db, queues=["a", "b"]), await hire(db, queues=["b", "a"])
     assert len(await first.claim(4)) == 4
     assert len(await second.claim(4)) == 4
+
+
+@pytest.mark.parametrize("statement", ["claim_runs", "claim_woken"])
+async def test_no_priority_is_locked_for_what_another_one_has_given(
+    db: PostgresDb, dsn: str, conn: Conn, statement: str
+) -> None:
+    put(conn, "priority", ", ".join(f"('noop', '{n}', {n // 2})" for n in range(10)))
+    hand = await hire(db, names=["noop"])
+    look = {"names": ["noop"], "slots": 3, "yields": False, "horizon": 10}
+    begin = {"from_priorities": [-32768], "from_dues": [float("-inf")]}
+    with conn.transaction():
+        claimed = perform(
+            conn, statement, worker_id=hand.worker_id, queue="default", queues=["default"], **begin, **look
+        )
+        assert len(claimed) == 3
+        with psycopg.connect(dsn) as other:
+            free = other.execute("select from pgrun.jobs where status = 'pending' for update skip locked")
+            assert free.rowcount == 7
+
+
+async def test_a_look_from_a_position_leaves_out_what_is_before_it(db: PostgresDb, conn: Conn) -> None:
+    """The same priority from its moment on, and the later ones whole."""
+    put(
+        conn,
+        "priority, due_at",
+        """('noop', '1', -1, now() - interval '1 min'),
+           ('noop', '2', 0, now() - interval '5 min'),
+           ('noop', '3', 0, now() - interval '3 min'),
+           ('noop', '4', 0, now() - interval '1 min'),
+           ('noop', '5', 7, now() - interval '9 min')""",
+    )
+    hand = await hire(db)
+    place = (0, one(conn, "select extract(epoch from due_at)::float8 from pgrun.jobs where input = '3'"))
+    look = await hand.verbs.claim(
+        hand.worker_id, ["default"], [], 100, yields=False, horizon=10, positions={"default": place}
+    )
+    assert [int(run.input) for run in look.claimed] == [3, 4, 5]
+    assert [int(run.input) for run in await hand.claim()] == [1, 2]
 
 
 async def test_of_many_queues_each_is_locked_for_its_share_only(db: PostgresDb, dsn: str, conn: Conn) -> None:
