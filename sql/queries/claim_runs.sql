@@ -11,6 +11,8 @@
 -- A recursion hops from one priority to the next, and each is looked at for itself, until there are enough: three probes of jobs_due for
 -- each priority, however many runs are scheduled. Asked for several priorities at once the index would walk over all of these.
 --
+-- It starts now, and not when the transaction began: in between, the run before it in its session may have ended.
+--
 -- One that has expired is left to expire_runs.sql; whoever has been started does not expire any more, unless it was by a worker that
 -- did not know its name.
 --
@@ -81,7 +83,7 @@ due as materialized (
     select run_id from found order by priority, due_at, run_id limit :'slots'::int),
 claimed as (
     update pgrun.jobs j
-       set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = :'worker_id'::uuid, started_at = now()
+       set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = :'worker_id'::uuid, started_at = clock_timestamp()
      where j.run_id = any (array(select run_id from due))
     returning j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
               j.priority, extract(epoch from j.due_at)::float8, j.input::text, j.definition::text, j.output_schema::text, j.metrics::text,

@@ -34,7 +34,7 @@ due as materialized (
            for update of j skip locked) of_level
      limit :'slots'::int)
 update pgrun.jobs j
-   set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = :'worker_id'::uuid, started_at = now()
+   set status = 'running', attempt = j.attempt + 1, fence = j.fence + 1, worker_id = :'worker_id'::uuid, started_at = clock_timestamp()
  where j.run_id = any (array(select run_id from due))
 returning j.run_id::text, j.kind, j.name, j.queue, j.session_id, j.parent_run_id::text, j.attempt, j.max_attempts, j.fence,
           j.priority, extract(epoch from j.due_at)::float8, j.input::text, j.definition::text, j.output_schema::text, j.metrics::text,
