@@ -1,6 +1,7 @@
 """The command `pgrun`: its list of commands. Each stays fast by importing what it needs when it runs."""
 
 import gc
+from typing import Annotated
 
 import typer
 
@@ -8,7 +9,6 @@ from pgrun.cli import decide, demo, intervene, operate, queues, runs, schedules,
 
 app = typer.Typer(
     name="pgrun",
-    help="Durable background runs for LLM agents, on the Postgres that a service already has.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -25,6 +25,21 @@ for command in (
     app.command()(command)
 app.add_typer(queues.app, name="queues")
 app.add_typer(schedules.app, name="schedules")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(version("pgrun"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="The version.")] = False,
+) -> None:
+    """Durable background runs for LLM agents, on the Postgres that a service already has."""
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from uuid import uuid4
 
@@ -360,6 +361,11 @@ def test_limits_and_pauses_of_a_queue_are_set_and_shown(cli: Cli, conn: Conn) ->
     assert one(conn, "select concurrency_key || weight from pgrun.jobs") == "ada3"
     assert cli("resume", "mail").returncode == 0
     assert [line.split()[:2] for line in cli("queues").stdout.splitlines()[1:]] == [["default", "0"], ["mail", "1"]]
+
+
+def test_it_tells_its_version() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert (told.exit_code, told.stdout) == (0, f"{version('pgrun')}\n")
 
 
 def test_help_lists_every_command() -> None:
